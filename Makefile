@@ -1,0 +1,94 @@
+# On a fresh Debian 12, as root:    make demo    make test
+# Each target sets up by itself what it needs; a second call finds it done. Run a part of a tier with
+# `make test-container ARGS='-k carry'`; variables given to make (`make demo STRATEGY=live`) reach the
+# programs in their environment.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PY := .venv/bin/python
+TIERS := unit bus container vm
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' issu_systemd/__init__.py)
+DEB := dist/issu-systemd_$(VERSION)_all.deb
+PACKAGED := issu_systemd units dropins data docs debian pyproject.toml README.md NEWS.md LICENSE
+SOURCES := $(shell find $(PACKAGED) -name __pycache__ -prune -o -print 2>/dev/null)
+
+.PHONY: help setup packages packages-vm deb demo bench test lint clean $(TIERS:%=test-%)
+
+help:
+	@echo 'make demo     upgrade a running system before your eyes'
+	echo 'make test     every tier; one alone: $(TIERS:%=make test-%)'
+	echo 'make bench    measure outages'
+	echo 'make deb      $(DEB)'
+	echo 'make lint     the linters alone'
+	echo 'make clean    remove what make made in this tree'
+
+setup: packages .venv/.stamp
+
+packages:
+	@tests/setup.sh build unit bus container
+
+packages-vm: packages
+	@tests/setup.sh vm
+
+.venv/.stamp: tests/requirements.txt | packages
+	@echo 'setup: making .venv'
+	/usr/bin/python3 -m venv --clear --system-site-packages .venv
+	$(PY) -m pip install --quiet --quiet --disable-pip-version-check --requirement tests/requirements.txt
+	touch $@
+
+deb: $(DEB)
+
+# Built from a copy, so that the build leaves nothing in the checkout and sees nothing but sources, and
+# with Debian's own Python, whatever other one stands first on PATH.
+$(DEB): $(SOURCES) Makefile | packages
+	@tree=$$(mktemp -d)
+	trap 'rm -rf "$$tree"' EXIT
+	mkdir -p dist "$$tree/issu-systemd"
+	tar -c --exclude=__pycache__ $(PACKAGED) | tar -x -C "$$tree/issu-systemd"
+	echo 'building $@ (dist/build.log)'
+	(cd "$$tree/issu-systemd" && PATH=/usr/sbin:/usr/bin:/sbin:/bin dpkg-buildpackage -b -us -uc) \
+		>dist/build.log 2>&1 || { cat dist/build.log; exit 1; }
+	rm -f dist/*.deb
+	cp "$$tree"/issu-systemd_$(VERSION)_all.deb $@
+
+demo: setup $(DEB)
+	@$(PY) -m tests.rig.demo
+
+bench: setup $(DEB)
+	@$(PY) -m tests.rig.bench
+
+# Tiers run from the quickest to the slowest, and the first that fails is the last that runs.
+test:
+	@times='' failed=''
+	for tier in $(TIERS); do
+		printf '\n--- %s ---\n' "$$tier"
+		start=$$SECONDS
+		$(MAKE) --no-print-directory "test-$$tier" || failed=$$tier
+		times+=$$(printf '%-10s %5d s  %s' "$$tier" $$((SECONDS - start)) "$${failed:+FAILED}")$$'\n'
+		[ -z "$$failed" ] || break
+	done
+	printf '\n%s' "$$times"
+	[ -z "$$failed" ]
+
+test-unit: setup
+	@$(PY) -m pytest tests/unit $(ARGS)
+
+test-bus: setup
+	@$(PY) -m pytest tests/bus $(ARGS)
+
+test-container: setup $(DEB)
+	@$(PY) -m pytest tests/container $(ARGS)
+
+test-vm: setup packages-vm $(DEB)
+	@$(PY) -m pytest tests/vm $(ARGS)
+
+lint: setup
+	@$(PY) -m pytest tests/unit/test_linters.py $(ARGS)
+
+clean:
+	@rm -rf .venv dist .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,97 @@
+"""The first code of ours in the new root, run by issu-arrive.service before ordinary services.
+
+It proves which root this is and that the old one is gone, lets the services start (READY=1), waits
+until the system is healthy and ends the upgrade. Patent: operations 302, 314 and 310, [0067].
+What only the end needs is imported late: the start of every service waits for this program.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from . import log, oldroot, record
+from .errors import IssuError
+from .phase import Phase
+from .record import Record
+
+if TYPE_CHECKING:
+    from .systemd import Manager
+
+logger = logging.getLogger(__name__)
+
+
+def main() -> int:
+    """Carry on with the upgrade that the record tells of."""
+    try:
+        story = record.load()
+        log.setup(story.id)
+        with record.lock(wait=True):
+            carry_on(story)
+    except (IssuError, OSError) as error:
+        print(f"<3>{error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def carry_on(story: Record) -> None:
+    """Arrive on the new root, or undo on the old one."""
+    root = os.stat("/").st_dev  # noqa: PTH116
+    if root == story.new_dev:
+        arrive(story)
+        finish(story)
+        return
+    from . import settle, systemd
+
+    systemd.notify(ready=True)
+    with systemd.Manager() as manager:
+        settle.undo(manager, story, "PID 1 stayed on the old root; its log says why")
+
+
+def arrive(story: Record) -> None:
+    """Prove that the old root is unmounted and its device free, then let the services start."""
+    if story.phase is Phase.SWITCH:
+        story.enter(Phase.ARRIVE)
+        logger.info("arrived on %s", story.target.get("device"))
+        prove(story)
+        story.enter(Phase.VERIFY)
+        record.save(story)
+    ready()
+
+
+def prove(story: Record) -> None:
+    """Look whether anybody still holds the old root; whoever does is a finding."""
+    node = story.source.get("device")
+    if not node or not os.path.exists(node):  # noqa: PTH110
+        return
+    if oldroot.wait_free(node) and not oldroot.mounted_by(story.old_dev):
+        story.find("old-root-free", "info", f"the old root is unmounted and {node} is free")
+        return
+    for holder in oldroot.holders(story.old_dev) or ["somebody in another PID namespace"]:
+        story.find("old-root-held", "warn", f"{node}: {holder}", "end it to free the old root")
+
+
+def ready() -> None:
+    """Tell PID 1 that services may start, without the imports a library would cost now."""
+    import socket
+
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.sendto(b"READY=1\nSTATUS=waiting for the services", "\0" + address[1:] if address[0] == "@" else address)
+
+
+def finish(story: Record) -> None:
+    """Wait until the system is healthy and end the upgrade."""
+    from . import settle, systemd, verify
+
+    with systemd.Manager() as manager:
+        troubles = verify.verify(manager, story)
+        story.enter(Phase.ACCEPT)
+        settle.accept(manager, story, troubles)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

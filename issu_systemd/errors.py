@@ -1,0 +1,31 @@
+"""What this package raises. Every message names the thing; the hint is the way out."""
+
+from __future__ import annotations
+
+
+class IssuError(Exception):
+    """An expected failure, told to the operator as one sentence and a way out."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+    def sentence(self) -> str:
+        """The message and, in brackets, the way out."""
+        return f"{self} ({self.hint})" if self.hint else str(self)
+
+
+class Refused(IssuError):
+    """The upgrade was refused by preflight; nothing was changed."""
+
+
+class Busy(Refused):
+    """Another upgrade runs."""
+
+
+class SettingsError(IssuError):
+    """A settings file is wrong; the message names file and key."""
+
+
+class RecordError(IssuError):
+    """/run/issu/record.json is missing or cannot be read."""

@@ -1,0 +1,165 @@
+"""Reads from the machine and from the target what preflight.py judges. Changes nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from . import devices, mounts, record, settings
+from .errors import IssuError, SettingsError
+from .preflight import Facts, Tree
+from .run import run_inside
+from .settings import Settings
+from .switch import mechanism_of
+from .systemd import Manager
+
+# systemd 252 cannot switch to a root below /run (ELOOP), so it is mounted in the old root.
+STAGES = (Path("/sysroot"), Path("/mnt"))
+INIT = "/usr/lib/systemd/systemd"
+
+
+def gather(manager: Manager, device: devices.Device, chosen: Settings) -> Facts:
+    """The facts that can be had without mounting the target."""
+    root = os.stat("/").st_dev  # noqa: PTH116
+    points = [m for m in mounts.mounts() if m.dev == device.dev]
+    active = {u.name for u in manager.units() if u.active == "active"}
+    return Facts(
+        pid1=Path("/proc/1/comm").read_text().strip(),
+        uid=os.geteuid(),
+        mechanism=mechanism_of(manager),
+        strategy=chosen.strategy,
+        accept_mode=chosen.accept_mode,
+        machine=elf_machine(Path("/proc/self/exe")),
+        run_free=free_bytes(Path("/run")),
+        memory_free=available_memory(),
+        in_progress=record.IN_PROGRESS.exists(),
+        target=device.node,
+        target_dev=device.dev,
+        target_fstype=device.fstype,
+        target_read_only=device.read_only,
+        root_dev=root,
+        root_device=devices.node_of(root),
+        mounted_rw=tuple(m.point for m in points if not m.read_only and m.point != "/"),
+        not_mounts=tuple(m for m in chosen.carry_mounts if mounts.mount_at(m) is None),
+        not_loaded=tuple(unit for unit in chosen.keep if unit not in active),
+    )
+
+
+@contextmanager
+def mounted(device: devices.Device) -> Iterator[tuple[Path, bool]]:
+    """The target mounted read-only at the staging directory; unmounted if the block raises.
+
+    Gives the directory and whether it was made now.
+    """
+    stage, made = stage_directory()
+    try:
+        mounts.mount(device.node, stage, options="ro", fstype=device.fstype)
+        yield stage, made
+    except BaseException:
+        unstage(stage, made=made)
+        raise
+
+
+def stage_directory() -> tuple[Path, bool]:
+    """The directory for the new root, and whether it was made now; raises IssuError."""
+    for stage in STAGES:
+        try:
+            if stage.is_dir() and not any(stage.iterdir()) and not mounts.mount_at(str(stage)):
+                return stage, False
+            if not stage.exists():
+                stage.mkdir(mode=0o755)
+                return stage, True
+        except OSError:
+            continue  # a read-only root: the next one
+    names = " or ".join(map(str, STAGES))
+    raise IssuError(f"the new root cannot be mounted at {names}", hint="empty one of them")
+
+
+def unstage(stage: Path, *, made: bool) -> None:
+    """Unmount the new root and remove its directory if it was ours."""
+    mounts.unmount_all(stage)
+    if made and stage.is_dir() and not any(stage.iterdir()):
+        stage.rmdir()
+
+
+def look(facts: Facts, root: Path) -> Facts:
+    """The facts completed by what the tree mounted at `root` holds."""
+    tree = Tree(**os_release(root))
+    if tree.os:
+        merged = all((root / name).is_symlink() for name in ("bin", "sbin", "lib"))
+        tree = replace(tree, merged_usr=merged, settings_error=settings_error(root))
+    if tree.os and (root / INIT.lstrip("/")).is_file():
+        machine = elf_machine(root / INIT.lstrip("/"))
+        tree = replace(tree, init=INIT, machine=machine)
+        if machine == facts.machine:
+            says, error = first_line(root, [INIT, "--version"])
+            tree = replace(tree, init_says=says, init_error=error)
+    if tree.init_says:
+        tree = replace(tree, issu_says=first_line(root, ["/usr/bin/issu", "--version"])[0])
+    return replace(facts, tree=tree)
+
+
+def os_release(root: Path) -> dict[str, str]:
+    """`os` and `version` of the tree's os-release(5), empty without one."""
+    for name in ("etc/os-release", "usr/lib/os-release"):
+        path = root / name
+        if path.is_symlink():  # by hand, since an absolute one would lead out of the tree
+            link = path.readlink()
+            path = root / str(link).lstrip("/") if link.is_absolute() else path.parent / link
+        try:
+            lines = path.read_text().splitlines()
+        except OSError:
+            continue
+        pairs = dict(line.split("=", 1) for line in lines if "=" in line)
+        plain = {key: value.strip("\"'") for key, value in pairs.items()}
+        return {
+            "os": plain.get("PRETTY_NAME", plain.get("NAME", "Linux")),
+            "version": plain.get("VERSION_ID", plain.get("BUILD_ID", "")),
+        }
+    return {"os": "", "version": ""}
+
+
+def settings_error(root: Path) -> str:
+    """What is wrong with the tree's own settings, "" if nothing is."""
+    try:
+        settings.load(root)
+    except SettingsError as error:
+        return str(error)
+    return ""
+
+
+def first_line(root: Path, argv: list[str]) -> tuple[str, str]:
+    """The first line a program of the tree prints, and why there is none."""
+    try:
+        done = run_inside(root, argv, check=False, timeout=30)
+    except IssuError as error:
+        return "", str(error)
+    if done.returncode != 0:
+        return "", (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
+    return (done.stdout.splitlines() or [""])[0], ""
+
+
+def elf_machine(path: Path) -> int:
+    """e_machine of an ELF file, see elf(5); 0 if it is none."""
+    with path.open("rb") as file:
+        head = file.read(20)
+    if head[:4] != b"\x7fELF":
+        return 0
+    return int.from_bytes(head[18:20], "little" if head[5] == 1 else "big")
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes that root may still write to the file system of `path`."""
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize
+
+
+def available_memory() -> int:
+    """MemAvailable in bytes, see proc_meminfo(5)."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return 0

@@ -1,0 +1,64 @@
+"""Run-time drop-ins of one upgrade: what stays active, and the order of the stop.
+
+They lie below /run/systemd/system, so they cross the switch and cannot outlive a real boot. What the
+new root must not start is gated by the package's own drop-ins and by data/issu-generator.
+Patent: operations 401, 412 and 413 (what the halt must leave alone).
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from . import record
+
+PLACE = Path("/run/systemd/system")
+NAME = "50-issu-hold.conf"
+HOLD = Path("/usr/lib/issu/hold")  # for stock units whose stop action would cut traffic
+HALT = "issu-halt.target"
+
+# IgnoreOnIsolate alone does not keep a unit: its implied Requires=sysinit.target pulls it down.
+KEEP = "[Unit]\nDefaultDependencies=no\nIgnoreOnIsolate=yes\n"
+SURVIVE = "SurviveFinalKillSignal=yes\n"  # systemd 255 and later
+
+
+def held() -> list[str]:
+    """The stock units that the package holds, templates among them."""
+    return sorted(path.name.removesuffix(".conf") for path in HOLD.glob("*.conf"))
+
+
+def is_kept(unit: str, keep: Iterable[str]) -> bool:
+    """Whether a unit, or the template it is made from, is in the list."""
+    prefix, at, rest = unit.partition("@")
+    template = f"{prefix}@.{rest.rpartition('.')[2]}" if at else unit
+    return unit in keep or template in keep
+
+
+def close(keep: Iterable[str], stop: Iterable[str], *, survive: bool) -> None:
+    """Write the drop-ins: `keep` stays active, issu-halt.target is reached after `stop` stopped.
+
+    `survive` says whether PID 1 can spare processes from its last signal. Raises OSError.
+    """
+    for path in sorted(HOLD.glob("*.conf")):
+        drop_in(path.name.removesuffix(".conf"), path.read_text())
+    for unit in keep:
+        drop_in(unit, KEEP + (SURVIVE if survive else ""))
+    # Conflicts= also stops what ignores an isolate, as the journal does. Both keep the stopped units
+    # loaded, and with them the time they stopped.
+    drop_in(HALT, "[Unit]\n" + "".join(f"After={unit}\nConflicts={unit}\n" for unit in stop))
+
+
+def drop_in(unit: str, text: str) -> None:
+    """Write one drop-in of ours."""
+    record.write_atomically(PLACE / f"{unit}.d" / NAME, text)
+
+
+def open_again() -> bool:
+    """Remove every drop-in of ours; whether there was one, so that PID 1 must reload."""
+    found = list(PLACE.glob(f"*.d/{NAME}"))
+    for path in found:
+        path.unlink(missing_ok=True)
+        if not any(path.parent.iterdir()):
+            shutil.rmtree(path.parent, ignore_errors=True)
+    return bool(found)

@@ -1,0 +1,38 @@
+"""Logging to the journal through standard error, with sd-daemon(3) priority prefixes.
+
+Between the stop of the old journal and the start of the new one there is nobody to write to;
+lines go to the kernel's log then, from where the new journal reads them.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+KMSG = "/dev/kmsg"
+PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3}
+
+
+class _Handler(logging.Handler):
+    """Standard error while the journal listens, /dev/kmsg when it does not."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = f"<{PRIORITY.get(record.levelno, 6)}>{self.format(record)}"
+        try:
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
+        except (OSError, ValueError):
+            try:
+                with open(KMSG, "w", encoding="utf-8") as kmsg:  # noqa: PTH123
+                    kmsg.write(line.replace("\n", " "))
+            except OSError:
+                pass  # no journal and no kernel log: the record still tells the story
+
+
+def setup(upgrade: str) -> None:
+    """Log every line of this process with the upgrade's id in front."""
+    handler = _Handler()
+    handler.setFormatter(logging.Formatter(f"{upgrade}: %(message)s"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)

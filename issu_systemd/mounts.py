@@ -1,0 +1,87 @@
+"""What is mounted where, and mounting. The only reader of mountinfo. See proc_pid_mountinfo(5)."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from .errors import IssuError
+from .run import run
+
+_OCTAL = re.compile(r"\\([0-7]{3})")
+
+
+class Mount(NamedTuple):
+    """One line of mountinfo; `dev` is st_dev of the file system."""
+
+    dev: int
+    root: str
+    point: str
+    options: frozenset[str]
+    fstype: str
+    source: str
+    read_only: bool
+
+
+def parse(text: str) -> list[Mount]:
+    """The mounts of a mountinfo file, in order."""
+    found = []
+    for line in text.splitlines():
+        left, _, right = line.partition(" - ")
+        words, tail = left.split(" "), right.split(" ")
+        major, _, minor = words[2].partition(":")
+        options = frozenset(words[5].split(","))
+        found.append(
+            Mount(
+                os.makedev(int(major), int(minor)), _plain(words[3]), _plain(words[4]), options,
+                tail[0], _plain(tail[1]), "ro" in options or "ro" in tail[2].split(","),
+            )  # fmt: skip
+        )
+    return found
+
+
+def _plain(text: str) -> str:
+    return _OCTAL.sub(lambda match: chr(int(match[1], 8)), text)
+
+
+def mounts(process: str = "self") -> list[Mount]:
+    """The mounts that a process sees; raises OSError if it is gone."""
+    return parse(Path(f"/proc/{process}/mountinfo").read_text(errors="replace"))
+
+
+def mount_at(point: str) -> Mount | None:
+    """The topmost mount exactly at `point`."""
+    return next((m for m in reversed(mounts()) if m.point == point), None)
+
+
+def below(point: str) -> Iterator[Mount]:
+    """The mounts at and below `point`, deepest first."""
+    inside = [m for m in mounts() if m.point == point or m.point.startswith(point + "/")]
+    return reversed(inside)
+
+
+def mount(source: str, point: Path, *, options: str = "rw", fstype: str = "auto") -> None:
+    """Mount a device, as mount(8); raises IssuError with its words."""
+    run(["mount", "-t", fstype, "-o", options, source, point])
+
+
+def remount(point: Path, options: str) -> None:
+    """Change the options of a mount; raises IssuError."""
+    run(["mount", "-o", f"remount,{options}", point])
+
+
+def bind(source: str, point: Path) -> None:
+    """Bind a mount, with all below it, to a second place; raises IssuError."""
+    run(["mount", "--rbind", source, point])
+
+
+def unmount_all(point: Path) -> None:
+    """Unmount everything at and below `point`; a busy mount is detached. Raises IssuError."""
+    for found in list(below(str(point))):
+        if run(["umount", found.point], check=False).returncode != 0:
+            run(["umount", "--lazy", found.point])
+    if mount_at(str(point)):
+        raise IssuError(f"{point} is still mounted", hint=f"umount -R {point}")

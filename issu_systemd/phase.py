@@ -1,0 +1,44 @@
+"""The phases of an upgrade and the edges between them.
+
+    preflight → stage → release → switch → arrive → verify → accept
+        │          │        │        │
+        └──────────┴────────┴────────┴── undo: back on the old root as it was
+
+Patent: release is operations 211 to 213 and 410 to 413, switch 414 and 415, arrive 314.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from .errors import IssuError
+
+
+class Phase(str, Enum):
+    """Where an upgrade stands; the value is what record, report and STATUS= show."""
+
+    PREFLIGHT = "preflight"
+    STAGE = "stage"
+    RELEASE = "release"
+    SWITCH = "switch"
+    ARRIVE = "arrive"
+    VERIFY = "verify"
+    ACCEPT = "accept"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+ORDER = tuple(Phase)
+# Services are stopped from here on; undo must start them again.
+STOPPED = (Phase.RELEASE, Phase.SWITCH)
+
+
+def check_edge(old: Phase | None, new: Phase) -> None:
+    """Raise IssuError unless `new` is where an upgrade may go from `old`.
+
+    A phase may be entered twice: a killed process of ours is started again and repeats its phase.
+    """
+    want = (Phase.PREFLIGHT,) if old is None else (old, *ORDER[ORDER.index(old) + 1 :][:1])
+    if new not in want:
+        raise IssuError(f"an upgrade cannot go from phase {old} to {new}")

@@ -1,0 +1,269 @@
+"""Whether an upgrade may begin: a table of small pure checks over Facts.
+
+To add a check, write one function that takes Facts and yields findings, and put it into CHECKS.
+Patent [0064]: the new software must stand ready on the other root before the trigger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+BLOCK, WARN, INFO = "block", "warn", "info"
+# PID 1 refuses to reload with less on /run/systemd (RELOAD_DISK_SPACE_MIN, dbus-manager.c).
+RUN_MIN_BYTES = 16 * 1024 * 1024
+MEMORY_MIN_BYTES = 64 * 1024 * 1024
+
+
+class Finding(NamedTuple):
+    """What a check found: its id, how bad it is, a sentence, and the way out."""
+
+    id: str
+    severity: str
+    text: str
+    way_out: str
+
+
+@dataclass(frozen=True)
+class Tree:
+    """What was found in the mounted target."""
+
+    os: str = ""  # PRETTY_NAME of os-release, "" without one
+    version: str = ""
+    init: str = ""  # PID 1's program, "" when there is none
+    init_says: str = ""  # first line of `systemd --version` run inside, "" if it did not run
+    init_error: str = ""
+    machine: int = 0  # ELF e_machine of init
+    merged_usr: bool = True
+    issu_says: str = ""  # `issu --version` run inside
+    settings_error: str = ""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything the checks look at. Sizes are bytes; devices are st_dev numbers."""
+
+    pid1: str = "systemd"
+    uid: int = 0
+    mechanism: str | None = "soft-reboot"
+    strategy: str = "halt"
+    accept_mode: str = "auto"
+    machine: int = 62
+    run_free: int = 1 << 30
+    memory_free: int = 1 << 30
+    in_progress: bool = False
+    target: str = ""
+    target_dev: int = 0
+    target_fstype: str = "ext4"
+    target_read_only: bool = False
+    root_dev: int = 0
+    root_device: str | None = None
+    mounted_rw: tuple[str, ...] = ()  # where the target is mounted read-write already
+    mount_error: str = ""
+    not_mounts: tuple[str, ...] = ()  # carried mounts that are none
+    not_loaded: tuple[str, ...] = ()  # kept units that are not active
+    tree: Tree | None = None  # None while the target is not mounted
+
+
+Check = Callable[[Facts], Iterator[Finding]]
+
+
+def pid1_is_systemd(f: Facts) -> Iterator[Finding]:
+    if f.pid1 != "systemd":
+        yield Finding("pid1", BLOCK, f"PID 1 is {f.pid1}, not systemd", "boot with systemd")
+
+
+def we_are_root(f: Facts) -> Iterator[Finding]:
+    if f.uid != 0:
+        yield Finding("root", BLOCK, f"user id {f.uid} may not do this", "run it as root")
+
+
+def mechanism_exists(f: Facts) -> Iterator[Finding]:
+    if f.mechanism is None:
+        yield Finding(
+            "mechanism", BLOCK, "PID 1 offers neither SoftReboot nor SwitchRoot",
+            "systemd 252 or newer is needed",
+        )  # fmt: skip
+
+
+def strategy_exists(f: Facts) -> Iterator[Finding]:
+    if f.strategy != "halt":
+        yield Finding(
+            "strategy", BLOCK, f"strategy {f.strategy} is not available in this version",
+            'set [switch] strategy = "halt"',
+        )  # fmt: skip
+
+
+def accept_mode_exists(f: Facts) -> Iterator[Finding]:
+    if f.accept_mode != "auto":
+        yield Finding(
+            "accept-mode", BLOCK, f"[accept] mode {f.accept_mode} is not available in this version",
+            'set [accept] mode = "auto"',
+        )  # fmt: skip
+
+
+def nothing_else_runs(f: Facts) -> Iterator[Finding]:
+    if f.in_progress:
+        yield Finding(
+            "busy", BLOCK, "another upgrade is in progress", "`issu status` shows how far it is"
+        )
+
+
+def run_has_room(f: Facts) -> Iterator[Finding]:
+    if f.run_free < RUN_MIN_BYTES:
+        yield Finding(
+            "run-space", BLOCK,
+            f"/run has {f.run_free >> 20} MiB free, {RUN_MIN_BYTES >> 20} MiB are needed",
+            "free some: `du -x /run | sort -n`",
+        )  # fmt: skip
+
+
+def memory_is_there(f: Facts) -> Iterator[Finding]:
+    if f.memory_free < MEMORY_MIN_BYTES:
+        yield Finding(
+            "memory", BLOCK,
+            f"{f.memory_free >> 20} MiB of memory are available, "
+            f"{MEMORY_MIN_BYTES >> 20} MiB are needed",
+            "stop something large",
+        )  # fmt: skip
+
+
+def target_is_not_root(f: Facts) -> Iterator[Finding]:
+    if f.target_dev == f.root_dev:
+        yield Finding(
+            "running-root", BLOCK, f"{f.target} holds the running root", "name the other root"
+        )
+
+
+def target_has_file_system(f: Facts) -> Iterator[Finding]:
+    if not f.target_fstype:
+        yield Finding(
+            "no-file-system", BLOCK, f"{f.target} holds no file system that blkid knows",
+            "write the new root to it, or name its partition (lsblk -f)",
+        )  # fmt: skip
+
+
+def target_is_writable(f: Facts) -> Iterator[Finding]:
+    if f.target_read_only:
+        yield Finding(
+            "read-only", BLOCK, f"{f.target} is read-only; files must be carried to it",
+            f"blockdev --setrw {f.target}",
+        )  # fmt: skip
+
+
+def target_is_not_in_use(f: Facts) -> Iterator[Finding]:
+    for point in f.mounted_rw:
+        yield Finding(
+            "mounted", BLOCK, f"{f.target} is mounted read-write at {point}", f"umount {point}"
+        )
+
+
+def target_mounts(f: Facts) -> Iterator[Finding]:
+    if f.mount_error:
+        yield Finding(
+            "mount", BLOCK, f"{f.target} does not mount: {f.mount_error}", f"fsck {f.target}"
+        )
+
+
+def target_holds_an_os(f: Facts) -> Iterator[Finding]:
+    if f.tree and not f.tree.os:
+        yield Finding(
+            "no-os", BLOCK, f"{f.target} holds no operating system: no os-release in it",
+            "install the new root on it",
+        )  # fmt: skip
+
+
+def target_has_init(f: Facts) -> Iterator[Finding]:
+    if f.tree and f.tree.os and not f.tree.init:
+        yield Finding(
+            "no-init", BLOCK, f"{f.target} has no /usr/lib/systemd/systemd",
+            "install systemd and systemd-sysv in the new root",
+        )  # fmt: skip
+
+
+def target_init_is_ours(f: Facts) -> Iterator[Finding]:
+    if f.tree and f.tree.init and f.tree.machine != f.machine:
+        yield Finding(
+            "architecture", BLOCK,
+            f"{f.tree.init} in {f.target} is for another machine "
+            f"(ELF machine {f.tree.machine}, this one is {f.machine})",
+            "build the new root for this architecture",
+        )  # fmt: skip
+
+
+def target_init_runs(f: Facts) -> Iterator[Finding]:
+    t = f.tree
+    if t and t.init and t.machine == f.machine and not t.init_says.startswith("systemd "):
+        yield Finding(
+            "init-runs", BLOCK, f"{t.init} in {f.target} does not run: {t.init_error}",
+            f"chroot into it and try `{t.init} --version`",
+        )  # fmt: skip
+
+
+def target_is_merged(f: Facts) -> Iterator[Finding]:
+    if f.tree and f.tree.os and not f.tree.merged_usr:
+        yield Finding(
+            "merged-usr", BLOCK, f"/lib or /bin in {f.target} is not a link into /usr",
+            "install usrmerge in the new root",
+        )  # fmt: skip
+
+
+def target_has_us(f: Facts) -> Iterator[Finding]:
+    if f.tree and f.tree.init_says and not f.tree.issu_says:
+        yield Finding(
+            "issu-missing", BLOCK, f"issu-systemd is not installed in {f.target}",
+            "install its package in the new root",
+        )  # fmt: skip
+
+
+def target_settings_are_right(f: Facts) -> Iterator[Finding]:
+    if f.tree and f.tree.settings_error:
+        yield Finding(
+            "target-settings", BLOCK, f"in {f.target}: {f.tree.settings_error}", "mend the file"
+        )
+
+
+def carried_mounts_are_mounts(f: Facts) -> Iterator[Finding]:
+    for point in f.not_mounts:
+        yield Finding(
+            "carry-mount", BLOCK, f"{point} is to be carried but nothing is mounted there",
+            "mount it, or take it out of [carry] mounts",
+        )  # fmt: skip
+
+
+def kept_units_are_active(f: Facts) -> Iterator[Finding]:
+    for unit in f.not_loaded:
+        yield Finding(
+            "keep-inactive", WARN, f"{unit} is to be kept but is not active",
+            "start it, or take it out of [release] keep",
+        )  # fmt: skip
+
+
+def root_is_a_device(f: Facts) -> Iterator[Finding]:
+    if f.root_device is None:
+        yield Finding(
+            "no-root-device", INFO,
+            "the running root is not on a block device; that it is free afterwards cannot be shown",
+            "",
+        )  # fmt: skip
+
+
+CHECKS: tuple[Check, ...] = (
+    pid1_is_systemd, we_are_root, mechanism_exists, strategy_exists, accept_mode_exists,
+    nothing_else_runs, run_has_room, memory_is_there, target_is_not_root, target_has_file_system,
+    target_is_writable, target_is_not_in_use, target_mounts, target_holds_an_os, target_has_init,
+    target_init_is_ours, target_init_runs, target_is_merged, target_has_us,
+    target_settings_are_right, carried_mounts_are_mounts, kept_units_are_active, root_is_a_device,
+)  # fmt: skip
+
+
+def judge(facts: Facts) -> list[Finding]:
+    """Every finding of every check, the blocking ones first."""
+    found = [finding for check in CHECKS for finding in check(facts)]
+    return sorted(found, key=lambda finding: (BLOCK, WARN, INFO).index(finding.severity))
+
+
+def blocks(findings: list[Finding]) -> list[Finding]:
+    """Those that forbid the upgrade."""
+    return [finding for finding in findings if finding.severity == BLOCK]

@@ -1,0 +1,94 @@
+"""Release the old root: the indication, the stop of everything, the processes and IPC left over.
+
+Patent: operations 211 (indication), 212 and 410 (terminate), 411 (de-allocate), 412 and 413 (leave
+file systems and modules alone). The inverse is `settle.undo`.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from . import gate, ipc, reap, record
+from .errors import IssuError
+from .record import Record
+from .settings import Settings
+from .systemd import Manager, Unit
+
+log = logging.getLogger(__name__)
+
+STOPPABLE = (".service", ".socket", ".timer", ".path")
+KILL_GRACE_SEC = 10.0  # for what was sent SIGKILL
+KILL_AGAIN_SEC = 0.5  # a unit may have several stop commands, each killed in turn
+REAP_GRACE_SEC = 2.0  # for processes outside any unit
+
+
+def prepare(manager: Manager, story: Record, chosen: Settings) -> None:
+    """Everything that can be done while every service still runs, up to PID 1's reload."""
+    units = [unit for unit in manager.units() if unit.active in ("active", "reloading")]
+    keep = {*chosen.keep, *gate.held()}
+    story.default_target = manager.default_target()
+    story.before = sorted(unit.name for unit in units)
+    story.kept = sorted(unit.name for unit in units if gate.is_kept(unit.name, keep))
+    record.save(story)
+    record.write_atomically(record.SKIP, "".join(f"{unit}\n" for unit in story.skip))
+    survive = b"SurviveFinalKillSignal" in property_names(manager)
+    gate.close(chosen.keep, to_stop(units, story), survive=survive)
+    record.write_atomically(record.IN_PROGRESS, f"{story.id}\n")
+    manager.call("Reload")
+
+
+def property_names(manager: Manager) -> set[bytes]:
+    """The properties that PID 1 has for a unit: how a capability of its settings is known."""
+    return {name.encode() for name in manager.properties("init.scope")}
+
+
+def to_stop(units: Iterable[Unit], story: Record) -> list[str]:
+    """What the isolate is going to stop."""
+    spared = {*story.kept, story.unit}
+    return [u.name for u in units if u.name.endswith(STOPPABLE) and u.name not in spared]
+
+
+def release(manager: Manager, story: Record, chosen: Settings) -> None:
+    """Stop everything; raises IssuError when something cannot be stopped."""
+    stop_units(manager, story, chosen.stop_timeout_usec / 1_000_000)
+    kept = set(story.kept)
+    for name in reap.reap(lambda unit: unit in kept, grace_sec=REAP_GRACE_SEC):
+        story.find("killed", "warn", f"{name} ignored SIGTERM and was killed")
+    for found in ipc.release(chosen.keep_ipc):
+        log.info("release: removed System V %s %#x", found.kind, found.key)
+
+
+def stop_units(manager: Manager, story: Record, timeout_sec: float) -> None:
+    """Isolate issu-halt.target; what is late after `timeout_sec` gets SIGKILL."""
+    job = manager.start(gate.HALT, "isolate")
+    result = manager.wait_job(job, time.monotonic() + timeout_sec)
+    last = time.monotonic() + KILL_GRACE_SEC
+    while result is None and time.monotonic() < last:
+        kill_late(manager, story, timeout_sec)
+        result = manager.wait_job(job, time.monotonic() + KILL_AGAIN_SEC)
+    if result != "done" or not manager.wait_until(lambda: not manager.jobs(), last):
+        late = ", ".join(j.unit for j in manager.jobs() if j.type == "stop") or gate.HALT
+        raise IssuError(
+            f"{late} did not stop, not even by SIGKILL ({result or 'timeout'})",
+            hint="see its log: journalctl -u",
+        )
+
+
+def kill_late(manager: Manager, story: Record, timeout_sec: float) -> None:
+    """SIGKILL to every unit that is still stopping."""
+    for late in manager.jobs():
+        if late.type == "stop" and late.state == "running":
+            text = f"{late.unit} did not stop within {timeout_sec:g} s and was killed"
+            story.find("stop-timeout", "warn", text, "raise [release] stop-timeout, or mend it")
+            manager.kill(late.unit, signal.SIGKILL)
+
+
+def undo_files() -> bool:
+    """Remove indication and drop-ins; whether PID 1 must reload."""
+    for path in (record.IN_PROGRESS, record.SKIP):
+        Path(path).unlink(missing_ok=True)
+    return gate.open_again()

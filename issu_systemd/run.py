@@ -1,0 +1,72 @@
+"""The only place that starts other programs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from .errors import IssuError
+
+log = logging.getLogger(__name__)
+
+ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
+
+# What a program in the new root finds there: kernel file systems read from, an empty /run, and
+# nothing that lets it change the running system. The namespace and all of it end with the program.
+_INSIDE = """
+mount -t proc -o ro proc /proc
+mount -t sysfs -o ro sysfs /sys
+mount -t cgroup2 -o ro cgroup2 /sys/fs/cgroup
+mount -t tmpfs -o mode=755 tmpfs /run
+mkdir -m 777 /run/user /run/lock
+export XDG_RUNTIME_DIR=/run/user
+"$@"
+exit $?
+"""
+
+
+def run(
+    argv: Sequence[str | os.PathLike[str]], *, check: bool = True, timeout: float = 60.0
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end with no input; `timeout` is in seconds.
+
+    Raises IssuError, with the program's last line, when it is missing, fails or takes too long.
+    """
+    words = [os.fspath(word) for word in argv]
+    try:
+        done = subprocess.run(
+            words, env=ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True,
+            text=True, errors="replace", timeout=timeout, check=False,
+        )  # fmt: skip
+    except FileNotFoundError:
+        raise IssuError(f"{words[0]} is not installed") from None
+    except subprocess.TimeoutExpired:
+        raise IssuError(f"`{shlex.join(words)}` took longer than {timeout:g} s") from None
+    if check and done.returncode != 0:
+        lines = (done.stderr or done.stdout).strip().splitlines() or [f"exit {done.returncode}"]
+        raise IssuError(f"`{shlex.join(words)}` failed: {lines[-1]}")
+    return done
+
+
+def run_inside(
+    root: Path,
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    check: bool = True,
+    timeout: float = 60.0,
+    unprivileged: bool = False,
+) -> subprocess.CompletedProcess[str]:
+    """Run a program of the tree at `root` in that tree, in mount and PID namespaces of its own.
+
+    The tree must hold sh and mount. Raises IssuError as `run` does.
+    """
+    drop = "setpriv --reuid=65534 --regid=65534 --clear-groups --".split() if unprivileged else []
+    return run(
+        ["unshare", "--mount", "--pid", "--fork", "--kill-child", f"--root={root}", "--wd=/",
+         "sh", "-c", _INSIDE, "sh", *drop, *argv],
+        check=check, timeout=timeout,
+    )  # fmt: skip

@@ -1,0 +1,149 @@
+"""Settings: TOML fragments merged by file name, see issu.toml(5)."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import SettingsError
+
+DIRECTORIES = ("usr/lib/issu/conf.d", "etc/issu/conf.d", "run/issu/conf.d")
+UNIT_SUFFIXES = (
+    "service", "socket", "timer", "path", "target", "mount", "automount", "swap", "slice", "device",
+)  # fmt: skip
+_SPAN = re.compile(r"(\d+)\s*(usec|us|msec|ms|seconds|second|sec|s|minutes|minute|min|m|hours|hour|hr|h|)")
+_USEC = {"u": 1, "us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every setting there is. Times are microseconds."""
+
+    keep: tuple[str, ...] = ()
+    stop_timeout_usec: int = 30_000_000
+    keep_ipc: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    carry_files: tuple[str, ...] = ("/etc/machine-id", "/etc/hostname", "/etc/ssh/ssh_host_*")
+    carry_mounts: tuple[str, ...] = ()
+    carry_journal: bool = True
+    strategy: str = "halt"
+    verify_units: tuple[str, ...] = ()
+    verify_timeout_usec: int = 120_000_000
+    accept_mode: str = "auto"
+    accept_timeout_usec: int = 2_700_000_000
+
+
+def timespan(text: object) -> int:
+    """Microseconds of a time span as systemd.time(7) writes it: "30s", "1min 30s", "500ms"."""
+    if isinstance(text, int) and not isinstance(text, bool) and text >= 0:
+        return text * 1_000_000
+    if not isinstance(text, str) or not text.strip() or _SPAN.sub("", text).strip():
+        raise ValueError('a time span such as "30s" or "45min" is wanted')
+    total = 0
+    for number, unit in _SPAN.findall(text):
+        key = {"usec": "us", "msec": "ms"}.get(unit, unit if unit in _USEC else unit[:1] or "s")
+        total += int(number) * _USEC[key]
+    return total
+
+
+def _strings(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ValueError("a list of strings is wanted")
+    return tuple(value)
+
+
+def _units(value: object) -> tuple[str, ...]:
+    for name in (names := _strings(value)):
+        if "/" in name or name.rpartition(".")[2] not in UNIT_SUFFIXES:
+            raise ValueError(f'"{name}" is not a unit name such as "frr.service"')
+    return names
+
+
+def _paths(value: object) -> tuple[str, ...]:
+    for name in (names := _strings(value)):
+        if not name.startswith("/") or ".." in name.split("/"):
+            raise ValueError(f'"{name}" is not an absolute path without ".."')
+    return names
+
+
+def _ipc(value: object) -> tuple[str, ...]:
+    for name in (names := _strings(value)):
+        if not re.fullmatch(r"(shm|sem|msg):(0x[0-9a-fA-F]{1,8}|\d+)", name):
+            raise ValueError(f'"{name}" is not of the form "shm:0x46494201"')
+    return names
+
+
+def _boolean(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("true or false is wanted")
+    return value
+
+
+def _one_of(*choices: str) -> Callable[[object], str]:
+    def parse(value: object) -> str:
+        if value not in choices:
+            raise ValueError(f"one of {', '.join(choices)} is wanted")
+        return str(value)
+
+    return parse
+
+
+# section and key in the file -> (field, parser)
+KEYS: dict[tuple[str, str], tuple[str, Callable[[object], Any]]] = {
+    ("release", "keep"): ("keep", _units),
+    ("release", "stop-timeout"): ("stop_timeout_usec", timespan),
+    ("release", "keep-ipc"): ("keep_ipc", _ipc),
+    ("arrive", "skip"): ("skip", _units),
+    ("carry", "files"): ("carry_files", _paths),
+    ("carry", "mounts"): ("carry_mounts", _paths),
+    ("carry", "journal"): ("carry_journal", _boolean),
+    ("switch", "strategy"): ("strategy", _one_of("halt", "live")),
+    ("verify", "units"): ("verify_units", _units),
+    ("verify", "timeout"): ("verify_timeout_usec", timespan),
+    ("accept", "mode"): ("accept_mode", _one_of("auto", "manual")),
+    ("accept", "timeout"): ("accept_timeout_usec", timespan),
+}
+
+
+def fragments(root: Path = Path("/")) -> list[Path]:
+    """The files that count, in order of their names; a later directory's same-named file wins."""
+    found = {f.name: f for d in DIRECTORIES for f in sorted((root / d).glob("*.toml"))}
+    return [found[name] for name in sorted(found)]
+
+
+def load(root: Path = Path("/")) -> Settings:
+    """Read the settings of the system at `root`; raises SettingsError naming file and key."""
+    values: dict[str, Any] = {}
+    for path in fragments(root):
+        try:
+            text = path.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{path}: {error}") from error
+        values |= parse(text, str(path))
+    return Settings(**values)
+
+
+def parse(text: str, name: str) -> dict[str, Any]:
+    """The settings of one fragment by field; raises SettingsError naming file and key."""
+    hint = "see issu.toml(5)"
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{name}: {error}", hint=hint) from error
+    values = {}
+    for section, table in data.items():
+        if not isinstance(table, dict):
+            raise SettingsError(f"{name}: {section} stands outside a section", hint=hint)
+        for key, value in table.items():
+            if (section, key) not in KEYS:
+                raise SettingsError(f"{name}: [{section}] {key} is not a setting", hint=hint)
+            field, parser = KEYS[section, key]
+            try:
+                values[field] = parser(value)
+            except ValueError as error:
+                raise SettingsError(f"{name}: [{section}] {key}: {error}", hint=hint) from error
+    return values

@@ -1,0 +1,186 @@
+"""The end of every upgrade, good or bad: leave no trace on /run, and a report in the history.
+
+`undo` brings the old root back as it was; it may be called by the agent, by ExecStopPost= of
+issu@.service when the agent was killed, and by arrive.py when PID 1 stayed on the old root.
+`accept` ends an upgrade on the new root.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from . import carry, continuity, facts, gate, log, record, release, report
+from .errors import IssuError, RecordError, Refused
+from .phase import STOPPED, Phase
+from .record import Record
+from .systemd import Manager
+
+logger = logging.getLogger(__name__)
+
+HISTORY = carry.HISTORY
+BACK_SEC = 120.0  # for the services to come back
+
+
+def undo(manager: Manager, story: Record, error: str, *, result: str = "failed") -> None:
+    """Bring the old root back to what it was before the upgrade, and write the report."""
+    story.error = error
+    story.result = result
+    logger.error("%s: %s", result, error)
+    if release.undo_files():
+        manager.call("Reload")
+    if story.phase in STOPPED:
+        bring_back(manager, story)
+    if story.stage:
+        try:
+            facts.unstage(Path(story.stage), made=story.stage_made)
+        except IssuError as trouble:
+            story.find("unstage", "warn", str(trouble), trouble.hint)
+        if story.phase is not Phase.PREFLIGHT:
+            carry.keep_journal()
+    finish(manager, story)
+
+
+def bring_back(manager: Manager, story: Record) -> None:
+    """Start the default target and every unit that was active; tell which did not come."""
+    logger.info("starting again what was stopped")
+    deadline = time.monotonic() + BACK_SEC
+    wanted = [story.default_target or manager.default_target(), *stopped_units(manager, story)]
+    for unit in manager.start_and_wait(wanted, deadline):
+        story.find("not-back", "warn", f"{unit} did not come back", f"systemctl status {unit}")
+
+
+def stopped_units(manager: Manager, story: Record) -> list[str]:
+    """The units that were active before and are not now, which can be started."""
+    active = {unit.name for unit in manager.units() if unit.active == "active"}
+    return [u for u in story.before if u.endswith(release.STOPPABLE) and u not in active]
+
+
+def accept(manager: Manager, story: Record, troubles: list[str]) -> None:
+    """End an upgrade on the new root: accepted without troubles, failed with them."""
+    story.result = "failed" if troubles else "accepted"
+    story.error = "; ".join(troubles) or None
+    story.target["systemd"] = manager.version()
+    release.undo_files()
+    clear_old_failures(manager, story)
+    document = describe(manager, story)  # before the reload, which forgets why a unit was skipped
+    manager.call("Reload")
+    finish(manager, story, document)
+
+
+def clear_old_failures(manager: Manager, story: Record) -> None:
+    """Forget failures from before the switch; the new root has not tried these units."""
+    begun = story.start_of(Phase.ARRIVE) or 0
+    for unit in manager.units():
+        if unit.active == "failed":
+            when = manager.properties(unit.name)["InactiveEnterTimestampMonotonic"]
+            if when < begun:
+                manager.call("ResetFailedUnit", "s", unit.name)
+
+
+def finish(manager: Manager, story: Record, document: dict[str, Any] | None = None) -> None:
+    """Write the report to the history, then remove the record: the last trace on /run."""
+    story.end_phase()
+    document = describe(manager, story) | {
+        key: document[key] for key in ("units", *OUTAGE) if document
+    }
+    write_history(document)
+    for path in (record.UNDO, record.RECORD):
+        path.unlink(missing_ok=True)
+    logger.info("result: %s", story.result)
+
+
+OUTAGE = ("outage_usec", "outage_start_usec", "outage_end_usec")
+
+
+def write_history(document: dict[str, Any]) -> None:
+    """Keep a report under its id; raises IssuError when it cannot be written."""
+    path = HISTORY / f"{document['id']}.json"
+    try:
+        record.write_atomically(path, json.dumps(document, indent=1) + "\n")
+    except OSError as error:
+        raise IssuError(f"{path}: {error.strerror}") from error
+
+
+def describe(manager: Manager, story: Record) -> dict[str, Any]:
+    """The report of an upgrade as it stands."""
+    begun = story.start_of(Phase.RELEASE) or 0
+    return report.build(
+        id=story.id, result=story.result or "failed", mechanism=story.mechanism,
+        strategy=story.strategy, source=story.source, target=story.target, started=story.started,
+        phases=[
+            report.Phase(p["name"], p["start_usec"], p["end_usec"] or 0) for p in story.phases
+        ],
+        before=set(story.before), after=unit_times(manager, story) if begun else {},
+        gated={*gated(), *story.skip}, kept=set(story.kept), release_usec=begun,
+        default_target=manager.default_target(),
+        continuity=continuity.diff(story.continuity, continuity.snapshot()) if begun else {},
+        findings=story.findings, error=story.error,
+    )  # fmt: skip
+
+
+def gated() -> set[str]:
+    """The stock units whose start the package forbids during an upgrade."""
+    found = Path("/usr/lib/systemd/system").glob("*.d/50-issu.conf")
+    return {path.parent.name.removesuffix(".d") for path in found}
+
+
+def unit_times(manager: Manager, story: Record) -> dict[str, report.UnitTimes]:
+    """PID 1's time stamps of every unit that counts in the report."""
+    wanted = {manager.default_target()} | {
+        unit.name for unit in manager.units() if unit.name.endswith(report.COUNTED)
+    }
+    return {name: times_of(manager.properties(name)) for name in wanted}
+
+
+def times_of(properties: dict[str, Any]) -> report.UnitTimes:
+    """One unit's times out of its D-Bus properties."""
+    return report.UnitTimes(
+        active=properties["ActiveState"] == b"active",
+        active_enter_usec=properties["ActiveEnterTimestampMonotonic"],
+        active_exit_usec=properties["ActiveExitTimestampMonotonic"],
+        inactive_enter_usec=properties["InactiveEnterTimestampMonotonic"],
+        condition_failed=bool(properties["ConditionTimestampMonotonic"])
+        and not properties["ConditionResult"],
+    )
+
+
+def death(story: Record) -> str:
+    """How the agent ended, from what PID 1 tells ExecStopPost= (systemd.exec(5))."""
+    code, status = os.environ.get("EXIT_CODE", ""), os.environ.get("EXIT_STATUS", "")
+    if os.environ.get("SERVICE_RESULT") == "success":
+        return f"stopped on request in phase {story.phase}"
+    if os.environ.get("SERVICE_RESULT") == "timeout":
+        return f"took too long in phase {story.phase} and was stopped"
+    how = f"signal {status}" if code in ("killed", "dumped") else f"exit {status}"
+    return f"the agent died in phase {story.phase} ({how})"
+
+
+def main() -> int:
+    """ExecStopPost= of issu@.service: undo what a dead agent of this unit left."""
+    unit = sys.argv[1]
+    try:
+        with record.lock(wait=True):
+            story = record.load()
+            log.setup(story.id)
+            if story.unit != unit or story.old_dev != os.stat("/").st_dev:  # noqa: PTH116
+                return 0
+            with Manager() as manager:
+                undo(manager, story, story.error or death(story))
+    except RecordError:
+        return 0  # nothing was left
+    except (IssuError, OSError) as error:
+        print(f"<3>{error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+__all__ = ["Refused", "accept", "main", "undo"]
+
+if __name__ == "__main__":
+    sys.exit(main())

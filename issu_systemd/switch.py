@@ -1,0 +1,45 @@
+"""Hand the machine to the new root: one function a mechanism, chosen by what PID 1 offers.
+
+Patent: operations 414 (move the root), 415 (move the critical file systems), 213, 214. PID 1 does
+all four in one call and answers before it acts, so a good answer proves nothing; arrive.py does.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from .errors import IssuError
+from .systemd import Manager
+
+DEADLINE_SEC = 90.0
+
+
+def soft_reboot(manager: Manager, root: Path) -> None:
+    """systemd 254 and later, org.freedesktop.systemd1(5) SoftReboot: stops nothing by itself."""
+    manager.call("SoftReboot", "s", str(root))
+
+
+def switch_root(manager: Manager, root: Path) -> None:
+    """systemd up to 254; with the empty INIT the state is handed over, see systemctl(1)."""
+    manager.call("SwitchRoot", "ss", str(root), "")
+
+
+MECHANISMS = {"soft-reboot": soft_reboot, "switch-root": switch_root}
+METHODS = {"soft-reboot": "SoftReboot", "switch-root": "SwitchRoot"}
+
+
+def mechanism_of(manager: Manager) -> str | None:
+    """The mechanism to use, by capability: SoftReboot where there is one, else SwitchRoot."""
+    return next((name for name, method in METHODS.items() if manager.offers(method)), None)
+
+
+def switch(manager: Manager, root: Path, mechanism: str) -> None:
+    """Ask PID 1 to go on from `root` and wait to be killed by it; raises IssuError if it does not."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.sync()  # systemd before 254 detaches the old root without
+    MECHANISMS[mechanism](manager, root)
+    time.sleep(DEADLINE_SEC)  # PID 1's SIGTERM ends us here
+    raise IssuError(f"PID 1 did not act on {METHODS[mechanism]} within {DEADLINE_SEC:g} s")

@@ -1,0 +1,190 @@
+"""Everything that is said to PID 1. The only importer of pystemd.
+
+The default address is PID 1's private socket, which works while no D-Bus daemon runs.
+Interface: org.freedesktop.systemd1(5).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from pystemd.daemon import notify as _notify
+from pystemd.dbusexc import DBusBaseError
+from pystemd.dbuslib import DBusAddress, apply_signature, path_encode
+
+from .errors import IssuError
+
+PRIVATE = "unix:path=/run/systemd/private"
+_DESTINATION = b"org.freedesktop.systemd1"
+_PATH = b"/org/freedesktop/systemd1"
+_MANAGER = b"org.freedesktop.systemd1.Manager"
+_PROPERTIES = b"org.freedesktop.DBus.Properties"
+_UNIT = b"org.freedesktop.systemd1.Unit"
+
+
+class Unit(NamedTuple):
+    """A loaded unit, as ListUnits tells it."""
+
+    name: str
+    load: str
+    active: str
+    sub: str
+
+
+class Job(NamedTuple):
+    """A queued or running job, as ListJobs tells it."""
+
+    id: int
+    unit: str
+    type: str
+    state: str
+
+
+def notify(*, status: str = "", ready: bool = False) -> None:
+    """Tell PID 1 our state by sd_notify(3); nothing happens outside a unit."""
+    if os.environ.get("NOTIFY_SOCKET"):
+        _notify(False, ready=int(ready), status=status) if status else _notify(False, ready=1)
+
+
+def _on_job_removed(message: Any, error: Any = None, userdata: Any = None) -> None:
+    message.process_reply(False)
+    userdata.append((message.body[0], message.body[3].decode()))
+
+
+class Manager:
+    """A connection to PID 1; a context manager. Calls raise IssuError with PID 1's words."""
+
+    def __init__(self, address: str = PRIVATE, *, peer_to_peer: bool = True) -> None:
+        self._bus = DBusAddress(address.encode(), peer_to_peer=peer_to_peer)
+        self._removed: list[tuple[int, str]] = []  # job id, result
+
+    def __enter__(self) -> Manager:
+        try:
+            self._bus.open()
+            self._bus.match_signal(
+                None, _PATH, _MANAGER, b"JobRemoved", _on_job_removed, self._removed
+            )
+            self.call("Subscribe")
+        except (DBusBaseError, OSError) as error:
+            raise IssuError(f"PID 1 cannot be reached: {error}") from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self._bus.close()
+
+    def _call(self, path: bytes, interface: bytes, method: str, sign: str, args: tuple[Any, ...]) -> Any:
+        words = [a.encode() if isinstance(a, str) else a for a in args]
+        try:
+            return self._bus.call_method(
+                _DESTINATION, path, interface, method.encode(),
+                apply_signature(sign.encode(), words) if sign else [],
+            ).body  # fmt: skip
+        except (DBusBaseError, OSError) as error:
+            raise IssuError(f"PID 1 refused {method}{args}: {error}") from error
+
+    def call(self, method: str, sign: str = "", *args: str | int | bool) -> Any:
+        """Call a method of the manager with arguments of D-Bus signature `sign`."""
+        return self._call(_PATH, _MANAGER, method, sign, args)
+
+    def get(self, name: str, sign: str) -> Any:
+        """A property of the manager of D-Bus type `sign`."""
+        try:
+            return self._bus.get_property(
+                _DESTINATION, _PATH, _MANAGER, name.encode(), sign.encode()
+            )
+        except (DBusBaseError, OSError) as error:
+            raise IssuError(f"PID 1 has no property {name}: {error}") from error
+
+    def version(self) -> str:
+        """PID 1's version, such as 252.39-1~deb12u1."""
+        return str(self.get("Version", "s").decode())
+
+    def offers(self, method: str) -> bool:
+        """Whether this PID 1 has the manager method; the way to choose a mechanism."""
+        xml = self._call(_PATH, b"org.freedesktop.DBus.Introspectable", "Introspect", "", ())
+        return f'<method name="{method}"' in xml.decode()
+
+    def default_target(self) -> str:
+        """The unit that a boot of the running root ends in."""
+        return str(self.call("GetDefaultTarget").decode())
+
+    def units(self) -> list[Unit]:
+        """Every loaded unit."""
+        return [
+            Unit(u[0].decode(), u[2].decode(), u[3].decode(), u[4].decode())
+            for u in self.call("ListUnits")
+        ]
+
+    def jobs(self) -> list[Job]:
+        """Every job there is."""
+        return [
+            Job(j[0], j[1].decode(), j[2].decode(), j[3].decode()) for j in self.call("ListJobs")
+        ]
+
+    def properties(self, unit: str) -> dict[str, Any]:
+        """All properties of a unit's Unit interface; strings stay bytes."""
+        path = path_encode(_PATH + b"/unit", unit.encode())
+        found = self._call(path, _PROPERTIES, "GetAll", "s", (_UNIT.decode(),))
+        return {key.decode(): value for key, value in found.items()}
+
+    def start(self, unit: str, mode: str = "replace") -> int:
+        """Queue a start job and return its id; mode as in systemctl(1) --job-mode."""
+        return _job_id(self.call("StartUnit", "ss", unit, mode))
+
+    def kill(self, unit: str, signal: int) -> None:
+        """Send a signal to every process of a unit; one that has none is no error."""
+        try:
+            self.call("KillUnit", "ssi", unit, "all", signal)
+        except IssuError as error:
+            if "No process" not in str(error) and "no process" not in str(error):
+                raise
+
+    def wait_job(self, job: int, deadline: float) -> str | None:
+        """Wait for a job's end, until `deadline` (time.monotonic() seconds); its result or None."""
+        while True:
+            while not self._bus.process().is_empty():
+                pass
+            for ended, result in self._removed:
+                if ended == job:
+                    return result
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return None
+            self._bus.wait(int(left * 1_000_000) + 1)
+
+    def wait_until(self, condition: Callable[[], bool], deadline: float) -> bool:
+        """Wait until `condition` holds, asking again whenever a job ends and once a second."""
+        while not condition():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            seen = len(self._removed)
+            until = time.monotonic() + min(left, 1.0)
+            while len(self._removed) == seen and (rest := until - time.monotonic()) > 0:
+                while not self._bus.process().is_empty():
+                    pass
+                if len(self._removed) == seen:
+                    self._bus.wait(int(rest * 1_000_000) + 1)
+        return True
+
+    def start_and_wait(self, units: Iterable[str], deadline: float) -> list[str]:
+        """Start units together; returns those that did not come up by the deadline."""
+        queued = []
+        failed = []
+        for unit in units:
+            try:
+                queued.append((unit, self.start(unit)))
+            except IssuError:
+                failed.append(unit)
+        return failed + [u for u, job in queued if self.wait_job(job, deadline) != "done"]
+
+
+def _job_id(path: bytes) -> int:
+    return int(path.rpartition(b"/")[2])

@@ -1,0 +1,78 @@
+"""Read into the page cache what the new root's default target starts, so that nothing is read cold.
+
+Which units that are is asked of the new root's own PID 1: `systemd --test` (systemd(1)) computes
+its start-up transaction and prints it with every command line, as an unprivileged user.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from .errors import IssuError
+from .run import run_inside
+
+log = logging.getLogger(__name__)
+
+# Read as a whole: PID 1, its helpers and generators, unit files, settings, and what maps names.
+ALWAYS = ("usr/lib/systemd", "usr/lib/udev/rules.d", "usr/lib/tmpfiles.d", "usr/lib/sysusers.d", "etc")
+LIBRARIES = "usr/lib/*/libnss_*.so*"
+SHELLS = ("/usr/bin/sh", "/usr/bin/python3", "/usr/bin/journalctl", "/usr/bin/systemd-tmpfiles")
+_COMMAND = re.compile(r"^\s*Command Line: (\S+)", re.MULTILINE)
+_LIBRARY = re.compile(r"(/\S+) \(0x")
+
+
+def warm(root: Path) -> int:
+    """Read the files; returns how many bytes are in the page cache now because of it."""
+    programs = {*SHELLS, *commands(root)}
+    paths = {root / path.lstrip("/") for path in {*programs, *libraries(root, programs)}}
+    paths |= {p for name in ALWAYS for p in (root / name).rglob("*")}
+    paths |= set(root.glob(LIBRARIES))
+    if any("python3" in first_bytes(root / program.lstrip("/")) for program in programs):
+        paths |= set(root.glob("usr/lib/python3*/**/*.pyc"))
+    size = sum(read(path) for path in sorted(paths))
+    log.info("stage: read %d MiB of the new root into memory", size >> 20)
+    return size
+
+
+def commands(root: Path) -> list[str]:
+    """The programs that the default target of the tree runs."""
+    argv = ["/usr/lib/systemd/systemd", "--test", "--system", "--log-target=null"]
+    try:
+        plan = run_inside(root, argv, check=False, unprivileged=True).stdout
+    except IssuError as error:
+        log.warning("stage: the new root's start-up cannot be foreseen: %s", error)
+        return []
+    return sorted({path for path in _COMMAND.findall(plan) if path.startswith("/")})
+
+
+def libraries(root: Path, programs: Iterable[str]) -> list[str]:
+    """The shared libraries that the programs load, as the tree's own ldd(1) says."""
+    there = [p for p in sorted(programs) if (root / p.lstrip("/")).is_file()]
+    done = run_inside(root, ["ldd", *there], check=False)
+    return sorted(set(_LIBRARY.findall(done.stdout)))
+
+
+def first_bytes(path: Path) -> str:
+    """The start of a file, where an interpreter is named; "" if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(64).decode("ascii", "replace")
+    except OSError:
+        return ""
+
+
+def read(path: Path) -> int:
+    """Read a regular file of the tree once; its size in bytes, 0 for anything else."""
+    try:
+        if path.is_symlink() or not path.is_file():
+            return 0
+        with path.open("rb") as file:
+            size = 0
+            while chunk := file.read(1 << 20):
+                size += len(chunk)
+            return size
+    except OSError:
+        return 0

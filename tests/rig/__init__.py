@@ -1,0 +1,1 @@
+"""Host-side test rig: Debian roots, loop devices, systemd-nspawn machines and service probes."""

@@ -1,0 +1,137 @@
+"""What the rig computes without a machine."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.rig import cache, sh, wait
+from tests.rig.outage import Gap, gaps, spacing
+from tests.rig.services import Dns, Http, Service, Tcp, Wrong, parse
+
+pytestmark = pytest.mark.unit
+
+
+def test_no_failure_is_no_outage() -> None:
+    assert gaps([10, 20, 500], [], 0, 600) == ()
+    assert spacing([10, 20, 500]) == 480
+
+
+def test_outage_lasts_from_good_to_good() -> None:
+    assert gaps([10, 20, 80, 90], [25, 30, 70], 0, 100) == (Gap(20, 80),)
+
+
+def test_late_failure_belongs_to_the_outage_it_was_sent_into() -> None:
+    """An attempt of 25 that timed out at 85, when the service was back, is not a second outage."""
+    assert gaps([10, 20, 80, 82, 90], [25], 0, 100) == (Gap(20, 80),)
+
+
+def test_outages_apart_stay_apart() -> None:
+    assert gaps([10, 30, 50], [12, 35, 40], 0, 60) == (Gap(10, 30), Gap(30, 50))
+
+
+def test_outage_at_the_edges_of_the_observation() -> None:
+    assert gaps([50], [5, 60], 0, 100) == (Gap(0, 50), Gap(50, 100))
+    assert gaps([], [5], 0, 100) == (Gap(0, 100),)
+
+
+@pytest.mark.parametrize(
+    "service", [Tcp("192.0.2.2", 7777), Http("2001:db8::2"), Dns("192.0.2.2", 53, "issu.test")]
+)
+def test_spec_round_trip(service: Service) -> None:
+    assert parse(service.spec()) == service
+
+
+def test_spec_unknown() -> None:
+    with pytest.raises(ValueError, match="gopher"):
+        parse("gopher,192.0.2.2,70")
+
+
+def test_http_answer() -> None:
+    service = Http("192.0.2.2")
+    head = b"HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nDate: now\r\n"
+    assert service.answer(head) is None
+    assert service.answer(head + b"\r\nbody") == "200 nginx/1.22.1"
+    with pytest.raises(Wrong, match="502"):
+        service.answer(b"HTTP/1.1 502 Bad Gateway\r\n\r\n")
+
+
+def test_dns_answer() -> None:
+    service = Dns("192.0.2.2", 53, "issu.test")
+    question = service.request()[12:]
+    record = b"\xc0\x0c\0\1\0\1\0\0\0\0\0\4\xc0\0\2\1"
+    assert service.answer(b"\x15\x51\x85\x80\0\1\0\1\0\0\0\0" + question + record) == "192.0.2.1"
+    with pytest.raises(Wrong, match="0x8183"):  # NXDOMAIN
+        service.answer(b"\x15\x51\x81\x83\0\1\0\0\0\0\0\0" + question)
+
+
+def test_command_error_names_command_and_output() -> None:
+    with pytest.raises(sh.CommandError, match=r"'echo gone >&2; exit 3': exit status 3\ngone"):
+        sh.run(["sh", "-c", "echo gone >&2; exit 3"])
+
+
+def test_timeout_kills_grandchildren_too(tmp_path: Path) -> None:
+    script = 'sleep 30 & echo $! > "$1"; wait'
+    begin = time.monotonic()
+    with pytest.raises(sh.CommandError, match="not ended after"):
+        sh.run(["sh", "-c", script, "sh", tmp_path / "pid"], timeout=0.3)
+    assert time.monotonic() - begin < 10
+    pid = (tmp_path / "pid").read_text().strip()
+
+    def gone() -> bool:
+        state = Path(f"/proc/{pid}/stat")
+        return not state.exists() or ") Z " in state.read_text()
+
+    wait.until(gone, 5, "the grandchild is dead")
+
+
+def test_wait_names_what_it_waited_for() -> None:
+    with pytest.raises(wait.Timeout, match=r"not within 0 s: doomsday: sunny"):
+        wait.until(lambda: False, 0, "doomsday", detail=lambda: "sunny")
+    assert wait.until(lambda: "now", 0, "now") == "now"
+
+
+def test_cache_builds_once_and_never_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ISSU_CACHE", str(tmp_path))
+    built: list[Path] = []
+
+    def fails(part: Path) -> None:
+        part.write_text("half")
+        raise RuntimeError("power cut")
+
+    def works(part: Path) -> None:
+        built.append(part)
+        part.write_text("whole")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        cache.entry("thing-1", fails)
+    assert not (tmp_path / "thing-1").exists()
+    assert cache.entry("thing-1", works).read_text() == "whole"
+    assert cache.entry("thing-1", works).read_text() == "whole"
+    assert len(built) == 1
+
+
+def test_cache_keeps_the_newest_of_a_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ISSU_CACHE", str(tmp_path))
+    cache.entry("other-0", Path.mkdir)
+    for n in range(cache.KEEP + 2):
+        cache.entry(f"thing-{n}", Path.touch)
+    left = {p.name for p in tmp_path.iterdir() if p.suffix != ".lock"}
+    assert left == {"other-0"} | {f"thing-{n}" for n in range(2, cache.KEEP + 2)}
+
+
+def test_second_process_waits_for_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ISSU_CACHE", str(tmp_path))
+    path, marker = tmp_path / "thing-1", tmp_path / "held"
+    script = 'touch "$2"; sleep 0.3; echo first > "$1"'
+    argv = ["flock", f"{path}.lock", "sh", "-c", script, "sh", path, marker]
+    first = sh.popen(argv)
+    wait.until(marker.exists, 5, "the first process has the lock")
+
+    def second(part: Path) -> None:
+        part.write_text("second")
+
+    assert cache.entry("thing-1", second).read_text() == "first\n"
+    first.communicate()
