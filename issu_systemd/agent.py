@@ -6,15 +6,25 @@ An error before the switch is undone here; a death of this program by ExecStopPo
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 from . import (
-    __version__, continuity, devices, facts, log, mounts, preflight, record, release, settings,
-    settle, stage, switch,
+    __version__,
+    continuity,
+    devices,
+    facts,
+    log,
+    mounts,
+    preflight,
+    record,
+    release,
+    settings,
+    settle,
+    stage,
+    switch,
 )  # fmt: skip
 from .errors import Busy, IssuError, Refused
 from .phase import Phase
@@ -89,7 +99,8 @@ def examine(
     except Refused:
         raise
     except IssuError as error:
-        raise Refused(f"{device.node} does not mount: {error}", hint=f"fsck {device.node}") from error
+        trouble = f"{device.node} does not mount: {error}"
+        raise Refused(trouble, hint=f"fsck {device.node}") from error
     return device
 
 

@@ -18,7 +18,7 @@ from .phase import Phase
 from .record import Record
 
 if TYPE_CHECKING:
-    from .systemd import Manager
+    pass
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,8 @@ def ready() -> None:
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-            sock.sendto(b"READY=1\nSTATUS=waiting for the services", "\0" + address[1:] if address[0] == "@" else address)
+            sock.connect("\0" + address[1:] if address[0] == "@" else address)
+            sock.send(b"READY=1\nSTATUS=waiting for the services")
 
 
 def finish(story: Record) -> None:

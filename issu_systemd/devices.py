@@ -70,7 +70,7 @@ def node_of(number: int) -> str | None:
         found = pyudev.Devices.from_device_number(pyudev.Context(), "block", number)
     except (pyudev.DeviceNotFoundError, ValueError):
         return None
-    return found.device_node
+    return str(found.device_node) if found.device_node else None
 
 
 def identity(node: Path) -> int:

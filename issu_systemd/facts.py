@@ -87,7 +87,8 @@ def unstage(stage: Path, *, made: bool) -> None:
 
 def look(facts: Facts, root: Path) -> Facts:
     """The facts completed by what the tree mounted at `root` holds."""
-    tree = Tree(**os_release(root))
+    name = os_release(root)
+    tree = Tree(os=name["os"], version=name["version"])
     if tree.os:
         merged = all((root / name).is_symlink() for name in ("bin", "sbin", "lib"))
         tree = replace(tree, merged_usr=merged, settings_error=settings_error(root))

@@ -7,26 +7,15 @@ import time
 from . import history
 from .errors import IssuError
 from .record import RECORD
-from .systemd import Manager
+from .systemd import Manager, escape_path
 
 LOOK_SEC = 0.2
 OK, FAILED, REFUSED = 0, 1, 3
 
 
-def unit_of(device: str) -> str:
-    """issu@.service for a path, escaped as systemd-escape(1) --path does, so that it survives."""
-    path = device.strip("/") if device.startswith("/") else device
-    safe = "".join(
-        c if c.isascii() and (c.isalnum() or c in ":_.") and not (c == "." and i == 0)
-        else "-" if c == "/" else "".join(f"\\x{b:02x}" for b in c.encode())
-        for i, c in enumerate(path)
-    )  # fmt: skip
-    return f"issu@{safe}.service"
-
-
 def follow(device: str, *, block: bool) -> int:
     """Start the upgrade; returns once services are about to stop, or when it was refused."""
-    unit = unit_of(device)
+    unit = f"issu@{escape_path(device)}.service"
     with Manager() as manager:
         job = manager.start(unit)
         if not block:

@@ -1,25 +1,22 @@
 """A report as a picture: a self-contained SVG Gantt chart, without scripts or external fonts.
 
-Pure. Above, the whole upgrade on one axis; below, unfolded from it, the run with every unit, the
-outage of the element shaded. The axes count seconds from the start of release. The colours are
-Okabe and Ito's, which the colour-blind can tell apart, and shapes say the same once more.
+Pure. Above, the whole upgrade; below, unfolded from it, the run with every unit and the outage of
+the element. The axes count seconds from the start of release. The colours are Okabe and Ito's,
+which the colour-blind can tell apart, and shapes say the same once more.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from . import timeline as tl
-from .timeline import Report, duration, number, spans, string, table
+from .timeline import PHASE, UNIT, Report, duration, number, spans, string, table
 
 WIDTH, LEFT, RIGHT, ROW, BAND = 1200, 290, 1090, 16, 24
-FONT = "DejaVu Sans, Verdana, Helvetica, Arial, sans-serif"
 INK, SOFT, GRID, RULE = "#1a1a1a", "#555555", "#d4d4d4", "#efefef"
 OLD_ROOT, AWAY, NEW_ROOT, KEPT, SHADE = "#8c8c8c", "#d55e00", "#0072b2", "#009e73", "#fdeee2"
-ALARM = "#a33f00"
-BADGES = {"accepted": "#00684d", "refused": "#7a5200"}
+ALARM, BADGES = "#a33f00", {"accepted": "#00684d", "refused": "#7a5200"}
 PHASES = {
     "preflight": "#d0d0d0", "stage": "#a9cce3", "release": "#f5b98a", "switch": "#e69f00",
     "arrive": "#f4e868", "verify": "#9fdcc5", "accept": "#d9c2dc",
@@ -28,8 +25,6 @@ GROUPS = {
     "restarted": "Restarted", "skipped": "Skipped during an ISSU", "gone": "Gone: not running now",
     "new": "New: not running before", "kept": "Kept: never stopped",
 }  # fmt: skip
-PHASE = ("phases", "name", "start_usec", "end_usec")
-UNIT = ("units", "unit", "stopped_usec", "started_usec")
 LEGEND = {"old root": OLD_ROOT, "away": AWAY, "new root": NEW_ROOT, "kept": KEPT}
 MARKS = {"skipped": "m-4 0l4-4l4 4l-4 4z", "gone": "m-4-4l8 8m0-8l-8 8", "new": "m0-5l7 5l-7 5z"}
 
@@ -44,17 +39,15 @@ class Axis:
 
     def x(self, usec: int) -> float:
         part = (usec - self.low) / max(self.high - self.low, 1)
-        return LEFT + (RIGHT - LEFT) * min(max(part, 0.0), 1.0)
+        return LEFT + round((RIGHT - LEFT) * min(max(part, 0.0), 1.0), 1)
 
     def ticks(self) -> list[tuple[float, str]]:
         """About eight places and labels, at multiples of 1, 2 or 5 times a power of ten."""
-        rough = max(self.high - self.low, 8) / 8e6
-        power = 10.0 ** math.floor(math.log10(rough))
-        step = next((n * power for n in (1, 2, 5) if n * power >= rough), 10 * power)
-        digits = max(0, -math.floor(math.log10(step * 1.001)))
-        first, last = ((time - self.zero) / 1e6 / step for time in (self.low, self.high))
-        values = [n * step for n in range(math.ceil(first), math.floor(last) + 1)]
-        return [(self.x(self.zero + round(v * 1e6)), f"{v:.{digits}f} s") for v in values]
+        steps = (n * 10**power for power in range(20) for n in (1, 2, 5))
+        step = next(step for step in steps if step >= (self.high - self.low) / 8)
+        digits = max(0, 7 - len(str(step)))
+        times = range(self.zero - (self.zero - self.low) // step * step, self.high + 1, step)
+        return [(self.x(time), f"{(time - self.zero) / 1e6:.{digits}f} s") for time in times]
 
 
 def svg(report: Report) -> str:
@@ -63,15 +56,12 @@ def svg(report: Report) -> str:
     _draw(root, "rect", width="100%", height="100%", fill="#ffffff")
     y = _title(root, report)
     overview, run = _axes(report)
-    if overview:
-        y = _overview(root, report, overview, run, y)
-    if run:
-        y = _run(root, report, run, y + 34)
+    y = _overview(root, report, overview, run, y) if overview else y
+    y = _run(root, report, run, y + 34) if run else y
     for line in tl.remarks(report, 150):
-        indent = len(line) - len(line.lstrip())
-        y = _text(root, 24 + 6 * indent, y + (18 if indent else 28), line.strip())
+        y = _text(root, 24 + 6 * (len(line) - len(line.lstrip())), y + 18, line.strip())
     size = {"width": f"{WIDTH}", "height": f"{y + 24}", "viewBox": f"0 0 {WIDTH} {y + 24}"}
-    root.attrib.update(size, fill=INK, **{"font-family": FONT, "font-size": "12"})
+    root.attrib.update(size, fill=INK, style="font: 12px DejaVu Sans, Verdana, sans-serif")
     return tostring(root, encoding="unicode") + "\n"
 
 
@@ -85,8 +75,7 @@ def _axes(report: Report) -> tuple[Axis | None, Axis | None]:
     overview = Axis(min(times), max(times), zero) if times else None
     if begin is None or not units:
         return overview, None
-    back = [end for _, stop, end in units if stop is not None]
-    back.append(number(report.get("outage_end_usec")))
+    back = [number(report.get("outage_end_usec")), *(end for _, stop, end in units if stop)]
     end = max((time for time in back if time is not None), default=max(times, default=begin))
     pad = max(end - begin, 1000) // 30
     return overview, Axis(begin - pad, end + pad, zero)
@@ -114,16 +103,17 @@ def _title(root: Element, report: Report) -> int:
 
 def _overview(root: Element, report: Report, axis: Axis, run: Axis | None, y: int) -> int:
     """Every phase with its duration, the whole upgrade, and what of it the run unfolds."""
-    x = float(LEFT)
+    x = LEFT
     for name, start, end in spans(report, *PHASE):
         text = f"{name} {duration(None if start is None or end is None else end - start)}"
+        x, y = (LEFT, y + 18) if x + 7 * len(text) > WIDTH - 40 else (x, y)
         _draw(root, "rect", x=x, y=y, width=10, height=10, fill=PHASES.get(name, RULE))
         _text(root, x + 15, y + 9, text, font_size=11)
-        x += 30 + 6.6 * len(text)
+        x += 30 + 7 * len(text)
     _text(root, 24, y + 39, "Whole upgrade", font_weight="bold")
     if run:
         a, b, top = axis.x(run.low), axis.x(run.high), y + 22 + BAND
-        funnel = f"M{a:.1f} {top}H{max(b, a + 2):.1f}L{RIGHT} {top + 52}H{LEFT}z"
+        funnel = f"M{a} {top}H{max(b, a + 2)}L{RIGHT} {top + 52}H{LEFT}z"
         _draw(root, "path", d=funnel, fill="#f0f0f0")
     return _band(root, report, axis, y + 22)
 
@@ -134,12 +124,12 @@ def _band(root: Element, report: Report, axis: Axis, y: int) -> int:
         if start is None or end is None or end < axis.low or start > axis.high:
             continue
         x, fill = axis.x(start), PHASES.get(name, RULE)
-        wide = max(axis.x(end) - x, 1.0)
+        wide = round(max(axis.x(end) - x, 1.0), 1)
         _draw(root, "rect", x=x, y=y, width=wide, height=BAND, fill=fill, stroke="#ffffff")
         if wide > 8 * len(name) + 4:
             _text(root, x + wide / 2, y + 16, name, text_anchor="middle")
     for x, label in axis.ticks():
-        _draw(root, "path", d=f"M{x:.1f} {y + BAND}v4", stroke=SOFT)
+        _draw(root, "path", d=f"M{x} {y + BAND}v4", stroke=SOFT)
         _text(root, x, y + BAND + 16, label, fill=SOFT, text_anchor="middle", font_size=11)
     return y + BAND + 18
 
@@ -151,19 +141,18 @@ def _run(root: Element, report: Report, axis: Axis, y: int) -> int:
         _draw(root, "rect", x=left, y=middle - thick / 2, width=22, height=thick, fill=fill)
         _text(root, left + 30, middle + 4, label)
     top = _band(root, report, axis, y) + 24
-    units = sorted(table(report, "units"), key=lambda r: number(r.get("stopped_usec")) or math.inf)
+    units = sorted(table(report, "units"), key=lambda r: number(r.get("stopped_usec")) or 2**63)
     groups = [(head, [u for u in units if u.get("action") == a]) for a, head in GROUPS.items()]
     bottom = top + sum(30 + ROW * len(rows) for _, rows in groups if rows)
     start, end = (number(report.get(f"outage_{edge}_usec")) for edge in ("start", "end"))
     if start is not None and end is not None and end >= start:
         a, b = axis.x(start), axis.x(end)
-        _draw(root, "rect", x=a, y=top, width=b - a, height=bottom - top, fill=SHADE)
-        edges = f"M{a:.1f} {top}V{bottom}M{b:.1f} {top}V{bottom}"
-        _draw(root, "path", d=edges, stroke=AWAY, stroke_dasharray="4 3")
-        text, bold = f"outage {duration(end - start)}", "bold"
-        _text(root, (a + b) / 2, top - 6, text, fill=ALARM, font_weight=bold, text_anchor="middle")
+        shade = _draw(root, "rect", x=a, y=top, width=b - a, height=bottom - top, fill=SHADE)
+        shade.attrib.update({"stroke": AWAY, "stroke-dasharray": "4 3"})
+        label = f"outage {duration(end - start)}"
+        _text(root, (a + b) / 2, top - 6, label, fill=ALARM, text_anchor="middle")
     for x, label in axis.ticks():
-        _draw(root, "path", d=f"M{x:.1f} {top}V{bottom}", stroke=GRID)
+        _draw(root, "path", d=f"M{x} {top}V{bottom}", stroke=GRID)
         _text(root, x, bottom + 16, label, fill=SOFT, text_anchor="middle", font_size=11)
     for head, rows in groups:
         if rows:
@@ -188,27 +177,23 @@ def _unit(root: Element, row: Report, axis: Axis, top: int) -> None:
     if action == "kept":
         _draw(root, "path", d=f"M{LEFT} {y}H{RIGHT}", stroke=KEPT, stroke_width=4)
         return
-    _draw(root, "path", d=f"M{LEFT} {y}H{a:.1f}", stroke=OLD_ROOT, stroke_width=2)
+    _draw(root, "path", d=f"M{LEFT} {y}H{a}", stroke=OLD_ROOT, stroke_width=2)
     if action == "restarted" and stopped is not None and started is not None and b >= a:
-        _draw(root, "rect", x=a, y=y - 5, width=max(b - a, 1.5), height=10, fill=AWAY)
+        _draw(root, "rect", x=a, y=y - 5, width=round(max(b - a, 1.5), 1), height=10, fill=AWAY)
     elif action != "new":
-        _draw(root, "path", d=f"M{a:.1f} {y}H{b:.1f}", stroke=OLD_ROOT, stroke_dasharray="1 4")
-    _draw(root, "path", d=f"M{b:.1f} {y}H{RIGHT}", stroke=NEW_ROOT, stroke_width=2)
+        _draw(root, "path", d=f"M{a} {y}H{b}", stroke=OLD_ROOT, stroke_dasharray="1 4")
+    _draw(root, "path", d=f"M{b} {y}H{RIGHT}", stroke=NEW_ROOT, stroke_width=2)
     if action in MARKS:
-        x, colour = {"new": (b, NEW_ROOT), "gone": (a, AWAY)}.get(action, (a, INK))
-        fill = {"new": NEW_ROOT, "skipped": "#ffffff"}.get(action, "none")
-        mark = f"M{x:.1f} {y}{MARKS[action]}"
-        _draw(root, "path", d=mark, stroke=colour, stroke_width=2, fill=fill)
+        x, ink = (b, NEW_ROOT) if action == "new" else (a, INK)
+        _draw(root, "path", d=f"M{x} {y}{MARKS[action]}", stroke=ink, stroke_width=2, fill="white")
 
 
 def _draw(parent: Element, tag: str, **style: str | float) -> Element:
-    texts = {k: v if isinstance(v, str) else str(round(v, 1)) for k, v in style.items()}
-    return SubElement(parent, tag, {k.replace("_", "-"): text for k, text in texts.items()})
+    return SubElement(parent, tag, {k.replace("_", "-"): str(v) for k, v in style.items()})
 
 
 def _text(root: Element, x: float, y: int, text: str, limit: int = 999, **style: str | int) -> int:
     """Write one line, cut in the middle if it has more than `limit` characters; returns its y."""
-    half = limit // 2 - 1
-    shown = text if len(text) <= limit else f"{text[:half]}...{text[-half:]}"
+    shown = text if len(text) <= limit else f"{text[: limit // 2]}...{text[3 - limit // 2 :]}"
     _draw(root, "text", x=x, y=y, **style).text = shown
     return y

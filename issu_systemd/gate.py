@@ -1,6 +1,6 @@
 """Run-time drop-ins of one upgrade: what stays active, and the order of the stop.
 
-They lie below /run/systemd/system, so they cross the switch and cannot outlive a real boot. What the
+They lie below /run/systemd/system: they cross the switch and cannot outlive a real boot. What the
 new root must not start is gated by the package's own drop-ins and by data/issu-generator.
 Patent: operations 401, 412 and 413 (what the halt must leave alone).
 """
@@ -44,8 +44,8 @@ def close(keep: Iterable[str], stop: Iterable[str], *, survive: bool) -> None:
         drop_in(path.name.removesuffix(".conf"), path.read_text())
     for unit in keep:
         drop_in(unit, KEEP + (SURVIVE if survive else ""))
-    # Conflicts= also stops what ignores an isolate, as the journal does. Both keep the stopped units
-    # loaded, and with them the time they stopped.
+    # Conflicts= also stops what ignores an isolate, as the journal does. Both keep the stopped
+    # units loaded, and with them the time they stopped.
     drop_in(HALT, "[Unit]\n" + "".join(f"After={unit}\nConflicts={unit}\n" for unit in stop))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 from collections.abc import Iterator
@@ -36,9 +37,14 @@ def parse(text: str) -> list[Mount]:
         options = frozenset(words[5].split(","))
         found.append(
             Mount(
-                os.makedev(int(major), int(minor)), _plain(words[3]), _plain(words[4]), options,
-                tail[0], _plain(tail[1]), "ro" in options or "ro" in tail[2].split(","),
-            )  # fmt: skip
+                dev=os.makedev(int(major), int(minor)),
+                root=_plain(words[3]),
+                point=_plain(words[4]),
+                options=options,
+                fstype=tail[0],
+                source=_plain(tail[1]),
+                read_only="ro" in options or "ro" in tail[2].split(","),
+            )
         )
     return found
 
@@ -76,6 +82,17 @@ def remount(point: Path, options: str) -> None:
 def bind(source: str, point: Path) -> None:
     """Bind a mount, with all below it, to a second place; raises IssuError."""
     run(["mount", "--rbind", source, point])
+
+
+def sync(point: Path) -> None:
+    """Write the file system that holds `point` to its device, as syncfs(2); raises IssuError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = os.open(point, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if libc.syncfs(fd) != 0:
+            raise IssuError(f"{point} cannot be synced: {os.strerror(ctypes.get_errno())}")
+    finally:
+        os.close(fd)
 
 
 def unmount_all(point: Path) -> None:

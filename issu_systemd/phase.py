@@ -9,12 +9,12 @@ Patent: release is operations 211 to 213 and 410 to 413, switch 414 and 415, arr
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 from .errors import IssuError
 
 
-class Phase(str, Enum):
+class Phase(StrEnum):
     """Where an upgrade stands; the value is what record, report and STATUS= show."""
 
     PREFLIGHT = "preflight"
@@ -24,9 +24,6 @@ class Phase(str, Enum):
     ARRIVE = "arrive"
     VERIFY = "verify"
     ACCEPT = "accept"
-
-    def __str__(self) -> str:
-        return self.value
 
 
 ORDER = tuple(Phase)

@@ -12,11 +12,11 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from . import gate, ipc, reap, record
+from . import gate, ipc, mounts, reap, record
 from .errors import IssuError
 from .record import Record
 from .settings import Settings
-from .systemd import Manager, Unit
+from .systemd import Manager, Unit, escape_path
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def prepare(manager: Manager, story: Record, chosen: Settings) -> None:
     units = [unit for unit in manager.units() if unit.active in ("active", "reloading")]
     keep = {*chosen.keep, *gate.held()}
     story.default_target = manager.default_target()
-    story.before = sorted(unit.name for unit in units)
+    story.before = sorted(unit.name for unit in units if unit.name not in own_mounts(story))
     story.kept = sorted(unit.name for unit in units if gate.is_kept(unit.name, keep))
     record.save(story)
     record.write_atomically(record.SKIP, "".join(f"{unit}\n" for unit in story.skip))
@@ -39,6 +39,12 @@ def prepare(manager: Manager, story: Record, chosen: Settings) -> None:
     gate.close(chosen.keep, to_stop(units, story), survive=survive)
     record.write_atomically(record.IN_PROGRESS, f"{story.id}\n")
     manager.call("Reload")
+
+
+def own_mounts(story: Record) -> set[str]:
+    """The mount units that exist only because the new root is staged."""
+    points = (mount.point for mount in mounts.below(story.stage))
+    return {f"{escape_path(point)}.mount" for point in points}
 
 
 def property_names(manager: Manager) -> set[bytes]:

@@ -72,17 +72,17 @@ def build(
     name, not an alias. `versions` may give this package's version in the "source" and in the
     "target"; the report shows it as their `package`.
     """
+    # A phase may come twice, when a killed process of ours has repeated it: the first counts.
     begins = {phase.name: phase.start_usec for phase in reversed(phases)}
-    ends = {phase.name: phase.end_usec for phase in reversed(phases)}
     release = release_usec or begins.get("release", 0)
     units: list[dict[str, Any]] = []
     start, end, outage = None, None, None if release else 0
     if release and after:
-        # What stops later than the phase that stops things was not stopped by this upgrade.
-        until = ends.get("verify" if strategy == "live" else "switch", 0)
+        # What stops after the phases that stop things was not stopped by this upgrade.
+        until = begins.get("accept" if strategy == "live" else "arrive", 0)
         units = unit_rows(before, after, gated, kept, release, until)
         start, end, outage = outage_window(units, after.get(default_target), release)
-    run_end = end if outage != 0 else end or ends.get("verify") or None
+    run_end = end if outage != 0 else end or begins.get("accept") or None
     versions = versions or {}
     return {
         "schema": SCHEMA,

@@ -22,7 +22,7 @@ mount -t proc -o ro proc /proc
 mount -t sysfs -o ro sysfs /sys
 mount -t cgroup2 -o ro cgroup2 /sys/fs/cgroup
 mount -t tmpfs -o mode=755 tmpfs /run
-mkdir -m 777 /run/user /run/lock
+mkdir -m 777 /run/user /run/lock /run/systemd
 export XDG_RUNTIME_DIR=/run/user
 "$@"
 exit $?
@@ -64,7 +64,8 @@ def run_inside(
 
     The tree must hold sh and mount. Raises IssuError as `run` does.
     """
-    drop = "setpriv --reuid=65534 --regid=65534 --clear-groups --".split() if unprivileged else []
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
+    drop = nobody if unprivileged else []
     return run(
         ["unshare", "--mount", "--pid", "--fork", "--kill-child", f"--root={root}", "--wd=/",
          "sh", "-c", _INSIDE, "sh", *drop, *argv],

@@ -15,7 +15,9 @@ DIRECTORIES = ("usr/lib/issu/conf.d", "etc/issu/conf.d", "run/issu/conf.d")
 UNIT_SUFFIXES = (
     "service", "socket", "timer", "path", "target", "mount", "automount", "swap", "slice", "device",
 )  # fmt: skip
-_SPAN = re.compile(r"(\d+)\s*(usec|us|msec|ms|seconds|second|sec|s|minutes|minute|min|m|hours|hour|hr|h|)")
+_SPAN = re.compile(
+    r"(\d+)\s*(usec|us|msec|ms|seconds|second|sec|s|minutes|minute|min|m|hours|hour|hr|h|)"
+)
 _USEC = {"u": 1, "us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000}
 
 

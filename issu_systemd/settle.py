@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from . import carry, continuity, facts, gate, log, record, release, report
+from . import carry, continuity, facts, log, record, release, report
 from .errors import IssuError, RecordError, Refused
 from .phase import STOPPED, Phase
 from .record import Record

@@ -26,3 +26,5 @@ def stage(root: Path, chosen: Settings) -> None:
     warm.warm(root)
     if chosen.carry_journal:
         carry.journal(root, time.time() - time.clock_gettime(time.CLOCK_BOOTTIME))
+    for place in (Path("/"), root):  # now, so that the sync before the switch finds little to do
+        mounts.sync(place)

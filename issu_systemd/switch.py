@@ -6,11 +6,11 @@ all four in one call and answers before it acts, so a good answer proves nothing
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from pathlib import Path
 
+from . import mounts
 from .errors import IssuError
 from .systemd import Manager
 
@@ -37,9 +37,10 @@ def mechanism_of(manager: Manager) -> str | None:
 
 
 def switch(manager: Manager, root: Path, mechanism: str) -> None:
-    """Ask PID 1 to go on from `root` and wait to be killed by it; raises IssuError if it does not."""
+    """Ask PID 1 to go on from `root` and wait for its SIGTERM; raises IssuError if none comes."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    os.sync()  # systemd before 254 detaches the old root without
+    for place in (Path("/"), root):  # systemd before 254 detaches the old root without
+        mounts.sync(place)
     MECHANISMS[mechanism](manager, root)
     time.sleep(DEADLINE_SEC)  # PID 1's SIGTERM ends us here
     raise IssuError(f"PID 1 did not act on {METHODS[mechanism]} within {DEADLINE_SEC:g} s")

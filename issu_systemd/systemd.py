@@ -79,7 +79,9 @@ class Manager:
     ) -> None:  # fmt: skip
         self._bus.close()
 
-    def _call(self, path: bytes, interface: bytes, method: str, sign: str, args: tuple[Any, ...]) -> Any:
+    def _call(
+        self, path: bytes, interface: bytes, method: str, sign: str, args: tuple[Any, ...]
+    ) -> Any:
         words = [a.encode() if isinstance(a, str) else a for a in args]
         try:
             return self._bus.call_method(
@@ -184,6 +186,21 @@ class Manager:
             except IssuError:
                 failed.append(unit)
         return failed + [u for u, job in queued if self.wait_job(job, deadline) != "done"]
+
+
+def escape_path(path: str) -> str:
+    """A path as it stands in a unit name, see systemd.unit(5) and systemd-escape(1) --path."""
+    text = "/".join(part for part in path.split("/") if part) or "/"
+    return "-" if text == "/" else "".join(_escape(c, i == 0) for i, c in enumerate(text))
+
+
+def _escape(char: str, first: bool) -> str:
+    if char == "/":
+        return "-"
+    plain = char.isascii() and (char.isalnum() or char in ":_.")
+    if plain and not (first and char == "."):
+        return char
+    return "".join(f"\\x{byte:02x}" for byte in char.encode())
 
 
 def _job_id(path: bytes) -> int:

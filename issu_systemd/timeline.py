@@ -15,6 +15,8 @@ Report = Mapping[str, Any]
 Span = tuple[str, int | None, int | None]
 
 LONGEST, NAMED = 10, 12
+PHASE = ("phases", "name", "start_usec", "end_usec")
+UNIT = ("units", "unit", "stopped_usec", "started_usec")
 ACTIONS = ("restarted", "kept", "skipped", "new", "gone")
 CLOCKS = {
     "t1_usec": "T1 staging", "t2_usec": "T2 run", "t3_usec": "T3 housekeeping", "t4_usec": "T4 sum",
@@ -127,16 +129,14 @@ def _header(report: Report, width: int) -> list[str]:
 
 
 def _phases(report: Report, width: int, *, unicode: bool) -> list[str]:
-    rows = spans(report, "phases", "name", "start_usec", "end_usec")
-    lines = ["Phases"] if rows else []
-    lines += _bars(rows, width, unicode=unicode)
+    rows = spans(report, *PHASE)
+    lines = ["Phases", *_bars(rows, width, unicode=unicode)] if rows else []
     clocks = [f"{name} {duration(number(report.get(key)))}" for key, name in CLOCKS.items()]
     return [*lines, "RFC 7654", *_wrapped("  ", ", ".join(clocks), width)]
 
 
 def _outages(report: Report, width: int, *, unicode: bool) -> list[str]:
-    units = spans(report, "units", "unit", "stopped_usec", "started_usec")
-    rows = [row for row in units if row[1] is not None and row[2] is not None]
+    rows = [row for row in spans(report, *UNIT) if None not in row]
     rows.sort(key=lambda row: (row[1] or 0) - (row[2] or 0))
     lines = [f"Outage: {duration(number(report.get('outage_usec')))}"]
     if rows:
@@ -152,16 +152,15 @@ def _bars(rows: list[Span], width: int, *, unicode: bool) -> list[str]:
     columns = width - names - 18
     lines = []
     for name, start, end in rows:
-        known = start is not None and end is not None and end >= start
-        label = _cut(name, names).ljust(names)
-        bar = ""
-        if start is not None and end is not None and known:
+        bar, took = "", None
+        if start is not None and end is not None and end >= start:
             scale = columns / max(last - first, 1)
             skip = min(int((start - first) * scale), columns - 1)
             fill = max(1, round((end - first) * scale) - skip)
             bar = " " * skip + ("█" if unicode else "=") * fill
-        span = duration((end or 0) - (start or 0) if known else None)
-        lines.append(f"  {label}  {span:>11} |{bar:<{columns}}|")
+            took = end - start
+        label = _cut(name, names).ljust(names)
+        lines.append(f"  {label}  {duration(took):>11} |{bar:<{columns}}|")
     return lines
 
 

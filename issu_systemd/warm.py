@@ -17,7 +17,7 @@ from .run import run_inside
 log = logging.getLogger(__name__)
 
 # Read as a whole: PID 1, its helpers and generators, unit files, settings, and what maps names.
-ALWAYS = ("usr/lib/systemd", "usr/lib/udev/rules.d", "usr/lib/tmpfiles.d", "usr/lib/sysusers.d", "etc")
+ALWAYS = ("usr/lib/systemd", "usr/lib/udev/rules.d", "usr/lib/tmpfiles.d", "etc")
 LIBRARIES = "usr/lib/*/libnss_*.so*"
 SHELLS = ("/usr/bin/sh", "/usr/bin/python3", "/usr/bin/journalctl", "/usr/bin/systemd-tmpfiles")
 _COMMAND = re.compile(r"^\s*Command Line: (\S+)", re.MULTILINE)

@@ -143,6 +143,7 @@ def members(group: Path) -> set[int]:
     return found
 
 
-def _remove(group: Path) -> None:
+def remove(group: Path) -> None:
+    """Remove an empty cgroup with those below it."""
     for top, _, _ in os.walk(group, topdown=False):
         Path(top).rmdir()

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from . import sh, wait
+from .traces import PREFIX
 
 GPT_SIGNATURE = (512, b"EFI PART")  # offset in bytes, content
 
@@ -30,16 +31,27 @@ def attached(image: Path) -> list[Path]:
 def attach(image: Path) -> Iterator[Path]:
     """Device node of a loop device over `image`, with its partitions if it has a GPT.
 
-    Leaving detaches it and waits until the kernel has let the image go.
+    The device goes by itself when nobody has it open or mounted any longer (autoclear), this
+    process being one who has: so it goes even if this process is killed. Leaving waits until
+    the kernel has let the image go.
     """
     scan = ["--partscan"] if has_partitions(image) else []
-    device = Path(sh.output(["losetup", "--find", "--show", *scan, image]))
+    device = Path(sh.output(["losetup", "--find", "--show", *scan, str(image)]))
+    try:
+        descriptor = os.open(device, os.O_RDONLY)  # not O_EXCL: takes nothing from others
+    finally:
+        sh.run(["losetup", "--detach", device])
+    nodes: list[Path] = []
     try:
         if scan:
             _add_partitions(device)
+            nodes = partitions(device)
         yield device
     finally:
-        _detach(device, image)
+        os.close(descriptor)
+        wait.until(lambda: device not in attached(image), 20, f"{device} lets {image} go")
+        for node in nodes:
+            node.unlink(missing_ok=True)
 
 
 def partitions(device: Path) -> list[Path]:
@@ -55,7 +67,7 @@ def mounted(image: Path) -> Iterator[Path]:
     Removing the mount point afterwards also ends copies of the mount that mount namespaces
     made meanwhile have (umount(2) does not: it only sees the caller's).
     """
-    top = Path(tempfile.mkdtemp(prefix=f"issu-rig-{os.getpid()}-mount-"))
+    top = Path(tempfile.mkdtemp(prefix=f"{PREFIX}-{os.getpid()}-mount-"))
     try:
         with attach(image) as device:
             sh.run(["mount", device, top])
@@ -77,15 +89,3 @@ def _add_partitions(device: Path) -> None:
         if not node.exists():
             major, minor = Path("/sys/class/block", node.name, "dev").read_text().split(":")
             os.mknod(node, 0o600 | stat.S_IFBLK, os.makedev(int(major), int(minor)))
-
-
-def _detach(device: Path, image: Path) -> None:
-    nodes = partitions(device)
-    if nodes:
-        sh.run(["partx", "--delete", device], check=False)
-    sh.run(["losetup", "--detach", device], check=False)
-    wait.until(
-        lambda: device not in attached(image), 20, f"{device} lets {image} go", interval=0.05
-    )
-    for node in nodes:
-        node.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from . import box, loop, net, sh, wait
+from . import box, inroot, loop, net, sh, wait
 from .traces import PREFIX
 
 T = TypeVar("T")
@@ -164,12 +164,9 @@ class Machine:
         result = self.run(["systemctl", *args], check=check, timeout=timeout)
         return result.stdout.removesuffix("\n")
 
-    def path(self, path: str | Path) -> Path:
-        """Where the host finds an absolute path of the current root.
-
-        Absolute symbolic links on the way would lead to the host's own files.
-        """
-        return Path(f"/proc/{self.pid}/root") / str(path).lstrip("/")
+    def path(self, path: str | Path, *, follow: bool = True) -> Path:
+        """Where the host finds a path of the root that PID 1 is in now; see inroot.resolve."""
+        return inroot.resolve(Path(f"/proc/{self.pid}/root"), path, follow=follow)
 
     def state(self) -> str:
         """`systemctl is-system-running`, or "" while PID 1 does not answer."""
@@ -212,10 +209,9 @@ class Machine:
         return f"state {self.state()!r}\njobs: {jobs}\nfailed: {failed}"
 
     def keep_logs(self) -> Path:
-        """Copy console output and journal to a directory in $ISSU_LOGS that stays; print its name."""
-        kept = Path(
-            tempfile.mkdtemp(prefix=f"{self.name}-failed-", dir=os.environ.get("ISSU_LOGS"))
-        )
+        """Copy console output and journal to a directory that stays ($ISSU_LOGS); print it."""
+        logs = os.environ.get("ISSU_LOGS")
+        kept = Path(tempfile.mkdtemp(prefix=f"{self.name}-failed-", dir=logs))
         shutil.copy(self._work / "console.log", kept)
         try:
             (kept / "journal.log").write_text(self.journal())

@@ -134,11 +134,25 @@ def disk(dest: Path, file_systems: list[Path]) -> Path:
         os.truncate(file.fileno(), (end + FIRST_PARTITION) * SECTOR)
     sh.run(["sfdisk", "--quiet", part], stdin="\n".join(table) + "\n")
     for source, start in zip(file_systems, starts, strict=True):
-        seek = f"seek={start * SECTOR}"
-        where = [f"if={source}", f"of={part}", seek, "oflag=seek_bytes"]
-        sh.run(["dd", "bs=1M", "conv=notrunc,sparse", "status=none", *where])
+        _graft(source, part, start * SECTOR)
         source.unlink()
     return part.rename(dest)
+
+
+def _graft(source: Path, dest: Path, offset: int) -> None:
+    """Copy the data of `source`, not its holes, to `offset` bytes and more in `dest`."""
+    size = source.stat().st_size
+    with source.open("rb") as reader, dest.open("r+b") as writer:
+        end = 0
+        while end < size:
+            try:
+                begin = os.lseek(reader.fileno(), end, os.SEEK_DATA)
+            except OSError:  # ENXIO: only a hole is left
+                return
+            end = os.lseek(reader.fileno(), begin, os.SEEK_HOLE)
+            os.lseek(writer.fileno(), offset + begin, os.SEEK_SET)
+            while begin < end:
+                begin += os.sendfile(writer.fileno(), reader.fileno(), begin, end - begin)
 
 
 def _install(tree: Path, deb: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rig import cache, sh, wait
+from tests.rig import cache, inroot, sh, wait
 from tests.rig.outage import Gap, gaps, spacing
 from tests.rig.services import Dns, Http, Service, Tcp, Wrong, parse
 
@@ -63,6 +63,34 @@ def test_dns_answer() -> None:
     assert service.answer(b"\x15\x51\x85\x80\0\1\0\1\0\0\0\0" + question + record) == "192.0.2.1"
     with pytest.raises(Wrong, match="0x8183"):  # NXDOMAIN
         service.answer(b"\x15\x51\x81\x83\0\1\0\0\0\0\0\0" + question)
+
+
+@pytest.mark.parametrize(
+    ("path", "leads_to"),
+    [
+        ("/etc/absolute", "usr/lib/file"),
+        ("/etc/relative", "usr/lib/file"),
+        ("/lib/file", "usr/lib/file"),
+        ("/etc/../../../lib/../lib/file", "usr/lib/file"),
+        ("/etc/missing/x", "etc/missing/x"),
+        ("/", ""),
+    ],
+)
+def test_path_stays_in_its_root(tmp_path: Path, path: str, leads_to: str) -> None:
+    (tmp_path / "usr/lib").mkdir(parents=True)
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "lib").symlink_to("usr/lib")
+    (tmp_path / "etc/absolute").symlink_to("/usr/lib/file")
+    (tmp_path / "etc/relative").symlink_to("../../../usr/lib/file")
+    assert inroot.resolve(tmp_path, path) == tmp_path / leads_to
+    link = inroot.resolve(tmp_path, "/etc/absolute", follow=False)
+    assert link == tmp_path / "etc/absolute"
+
+
+def test_path_in_circles(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("/a")
+    with pytest.raises(OSError, match="symbolic links"):
+        inroot.resolve(tmp_path, "/a/b")
 
 
 def test_command_error_names_command_and_output() -> None:
@@ -126,8 +154,8 @@ def test_second_process_waits_for_the_first(
     monkeypatch.setenv("ISSU_CACHE", str(tmp_path))
     path, marker = tmp_path / "thing-1", tmp_path / "held"
     script = 'touch "$2"; sleep 0.3; echo first > "$1"'
-    argv = ["flock", f"{path}.lock", "sh", "-c", script, "sh", path, marker]
-    first = sh.popen(argv)
+    lock = f"{path}.lock"
+    first = sh.popen(["flock", lock, "sh", "-c", script, "sh", path, marker])
     wait.until(marker.exists, 5, "the first process has the lock")
 
     def second(part: Path) -> None:

@@ -62,9 +62,6 @@ def sweep() -> None:
         if path.name in dead and path.parent in box.hierarchies():
             box.empty([path])
             box.remove(path)
-    for device, image in _loops():
-        if any(f"/{name}/" in image for name in dead):
-            sh.run(["losetup", "--detach", device], check=False)
     for path in _paths():
         if path.name in dead and path.parent == NETNS:
             sh.run(["ip", "netns", "delete", path.name])
@@ -74,7 +71,9 @@ def sweep() -> None:
 
 def _is_dead(name: str) -> bool:
     owner = OWNER.match(name)
-    return bool(owner) and "-failed-" not in name and not Path(f"/proc/{owner[1]}").exists()
+    if owner is None or "-failed-" in name:
+        return False
+    return not Path("/proc", owner[1]).exists()
 
 
 def _paths() -> list[Path]:
