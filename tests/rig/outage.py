@@ -3,7 +3,6 @@
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Self
 
 
@@ -83,8 +82,3 @@ def gaps(good: Sequence[int], failed: Sequence[int], begin: int, end: int) -> tu
             good[after] if after < len(good) else end,
         )
     return tuple(found.values())
-
-
-def spacing(good: Sequence[int]) -> int:
-    """Longest time between two neighbours."""
-    return max((b - a for a, b in pairwise(good)), default=0)

@@ -87,7 +87,8 @@ class Probe:
                 now[name].answers and now[name].answers[-1].last_usec > since for name in names
             )
 
-        wait.until(up, timeout, f"{', '.join(names)} answer", detail=lambda: repr(self._errors()))
+        what = f"{', '.join(names)} answer"
+        wait.until(up, timeout, what, interval=0.05, detail=lambda: repr(self._errors()))
 
     def stop(self) -> dict[str, Observed]:
         """End the probing: everything that was seen, by name of the service."""

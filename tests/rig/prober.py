@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from .outage import Answer, Observed, gaps, spacing
+from .outage import Answer, Observed, gaps
 from .services import Service, Wrong
 
 RESET_ON_CLOSE = b"\x01\0\0\0\0\0\0\0"  # struct linger { 1, 0 }
@@ -30,9 +30,12 @@ class Log:
     good: list[int] = field(default_factory=list)
     failed: list[int] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
+    spacing: int = 0
     last_error: str = ""
 
     def answered(self, text: str, now: int) -> None:
+        if self.good:
+            self.spacing = max(self.spacing, now - self.good[-1])
         self.good.append(now)
         last = self.answers[-1] if self.answers else None
         if last and last.text == text:
@@ -47,7 +50,7 @@ class Log:
     def observed(self, now: int) -> Observed:
         found = gaps(self.good, self.failed, self.begin, now)
         answers = tuple(self.answers)
-        return Observed(found, answers, len(self.failed), spacing(self.good), self.last_error)
+        return Observed(found, answers, len(self.failed), self.spacing, self.last_error)
 
 
 @dataclass

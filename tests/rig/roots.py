@@ -28,6 +28,7 @@ DATA = Path(__file__).with_name("data")
 DISABLED = ("ssh.service", "apt-daily.timer", "apt-daily-upgrade.timer", "getty@tty1.service")
 MASKED = ("console-getty.service", "serial-getty@.service", "container-getty@.service")
 MKE2FS = ("mke2fs", "-q", "-t", "ext4", "-O", "metadata_csum_seed", "-E", "lazy_itable_init=0")
+SFDISK = ("sfdisk", "--quiet", "--no-reread", "--no-tell-kernel")  # and so without sync(2)
 SECTOR = 512  # bytes
 FIRST_PARTITION = 2048  # sectors
 
@@ -132,7 +133,7 @@ def disk(dest: Path, file_systems: list[Path]) -> Path:
         end += -(-sectors // FIRST_PARTITION) * FIRST_PARTITION
     with part.open("wb") as file:
         os.truncate(file.fileno(), (end + FIRST_PARTITION) * SECTOR)
-    sh.run(["sfdisk", "--quiet", part], stdin="\n".join(table) + "\n")
+    sh.run([*SFDISK, part], stdin="\n".join(table) + "\n")
     for source, start in zip(file_systems, starts, strict=True):
         _graft(source, part, start * SECTOR)
         source.unlink()

@@ -1,12 +1,15 @@
 """What the rig computes without a machine."""
 
+import dataclasses
+import json
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.rig import cache, inroot, sh, wait
-from tests.rig.outage import Gap, gaps, spacing
+from tests.rig.outage import Answer, Gap, Observed, gaps
+from tests.rig.prober import Log
 from tests.rig.services import Dns, Http, Service, Tcp, Wrong, parse
 
 pytestmark = pytest.mark.unit
@@ -14,7 +17,26 @@ pytestmark = pytest.mark.unit
 
 def test_no_failure_is_no_outage() -> None:
     assert gaps([10, 20, 500], [], 0, 600) == ()
-    assert spacing([10, 20, 500]) == 480
+
+
+def test_log_of_a_slow_service() -> None:
+    log = Log(Tcp("192.0.2.2", 7777), 0)
+    for text, now in [("old", 10), ("old", 20), ("new", 500), ("new", 505)]:
+        log.answered(text, now)
+    seen = log.observed(600)
+    assert seen.outages == ()
+    assert seen.spacing_usec == 480
+    assert seen.answers == (Answer("old", 10, 20, 2), Answer("new", 500, 505, 2))
+
+
+def test_observed_round_trip() -> None:
+    log = Log(Tcp("192.0.2.2", 7777), 0)
+    log.answered("old", 10)
+    log.failure(15, "refused")
+    log.answered("old", 20)
+    seen = log.observed(600)
+    assert seen.longest_usec == seen.total_usec == 10
+    assert Observed.from_json(json.loads(json.dumps(dataclasses.asdict(seen)))) == seen
 
 
 def test_outage_lasts_from_good_to_good() -> None:

@@ -1,0 +1,102 @@
+"""An element under test: a machine with two roots, and what one does with it."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.rig import loop, roots
+from tests.rig.machine import Machine
+
+Customize = Callable[[Path], None]
+UPGRADE_SEC = 120.0
+
+
+def package() -> Path:
+    """The .deb that `make deb` left."""
+    return max(Path("dist").glob("issu-systemd_*_all.deb"), key=lambda path: path.stat().st_mtime)
+
+
+@dataclass
+class Element:
+    """A running machine, the device of its own root and that of the other one."""
+
+    machine: Machine
+    source: str
+    target: str
+
+    def start(self, target: str | None = None) -> tuple[int, str]:
+        """`systemctl start issu@TARGET`: exit status and what it printed."""
+        argv = ["systemctl", "start", f"issu@{target or self.target}"]
+        done = self.machine.run(argv, check=False, timeout=UPGRADE_SEC)
+        return done.returncode, done.stdout + done.stderr
+
+    def ids(self) -> list[str]:
+        """The upgrades in the history of the root that runs."""
+        return sorted(p.stem for p in self.machine.path("/var/lib/issu/history").glob("*.json"))
+
+    def report(self, id: str | None = None) -> dict[str, Any]:
+        """One report as the history holds it, the newest by default."""
+        name = id or self.ids()[-1]
+        text = self.machine.path(f"/var/lib/issu/history/{name}.json").read_text()
+        document: dict[str, Any] = json.loads(text)
+        return document
+
+    def upgrade(self, target: str | None = None) -> dict[str, Any]:
+        """Upgrade, wait until it has ended one way or the other, and give its report."""
+        before = set(self.ids())
+        status, printed = self.start(target)
+        assert status == 0, printed
+        return self.wait_end(before)
+
+    def wait_end(self, before: set[str]) -> dict[str, Any]:
+        """Wait for the report that is not among `before`, and for the agent to be gone."""
+
+        def ended() -> str | None:
+            if self.machine.path("/run/issu/record.json").exists():
+                return None
+            return next(iter(set(self.ids()) - before), None)
+
+        id = self.machine.wait_for(ended, UPGRADE_SEC, "the upgrade ends")
+        self.machine.wait_running(60)
+        return self.report(id)
+
+    def state(self) -> dict[str, Any]:
+        """What a refusal must leave as it was: units, mounts, /run/issu, our drop-ins."""
+        units = self.machine.systemctl("list-units", "--all", "--no-legend", "--plain").splitlines()
+        mounts = self.machine.run(["cat", "/proc/1/mountinfo"]).stdout.splitlines()
+        return {
+            "units": sorted(" ".join(u.split()[:4]) for u in units if not u.startswith("issu@")),
+            "mounts": sorted(" ".join(m.split()[2:6]) for m in mounts),
+            "run": sorted(p.name for p in self.machine.path("/run/issu").glob("*")),
+            "drop-ins": sorted(p.name for p in self.machine.path("/run/systemd/system").glob("*")),
+            "sysroot": self.machine.path("/sysroot").exists(),
+        }
+
+
+@contextmanager
+def element(
+    work: Path,
+    source: str = "bookworm",
+    target: str = "trixie",
+    *,
+    in_source: Customize | None = None,
+    in_target: Customize | None = None,
+    one_disk: bool = False,
+) -> Iterator[Element]:
+    """Boot `source` with `target` on a second disk, or as a second partition of the same.
+
+    `in_source` and `in_target` change the roots before the boot; sizes and times are the rig's.
+    """
+    a = roots.image(roots.installed(source, package()), work / "a.img", customize=in_source)
+    b = roots.image(roots.installed(target, package()), work / "b.img", customize=in_target)
+    if one_disk:
+        disk = roots.disk(work / "disk.img", [a, b])
+        with Machine(disk, partition=1) as machine:
+            parts = loop.partitions(machine.devices[0])
+            yield Element(machine, str(parts[0]), str(parts[1]))
+        return
+    with Machine(a, disks=[b]) as machine:
+        yield Element(machine, str(machine.devices[0]), str(machine.devices[1]))
