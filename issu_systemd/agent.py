@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import secrets
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,12 +27,14 @@ from . import (
     stage,
     switch,
 )  # fmt: skip
-from .errors import Busy, IssuError, Refused
+from .errors import IssuError, Refused
 from .phase import Phase
 from .record import Record
 from .systemd import Manager, notify
 
 logger = logging.getLogger(__name__)
+
+FAILED, REFUSED = 1, 3
 
 
 def main() -> int:
@@ -42,12 +45,9 @@ def main() -> int:
     try:
         with record.lock(), Manager() as manager:
             return upgrade(manager, story, sys.argv[1])
-    except Busy as error:
-        return refuse(story, error)
-    except (IssuError, OSError) as error:
-        notify(status=str(error))
-        logger.error("%s", error)
-        return 1
+    except (IssuError, OSError) as error:  # before anything was touched, or the undo itself
+        tell(story, sentence(error), "failed" if story.phase else "refused")
+        return REFUSED if story.phase is None else FAILED
 
 
 def new_id() -> str:
@@ -57,31 +57,48 @@ def new_id() -> str:
 
 def upgrade(manager: Manager, story: Record, target: str) -> int:
     """The steps; returns only if there was no switch."""
+    result = "refused"
     try:
         chosen = settings.load()
-        device = examine(manager, story, target, chosen)
-    except (IssuError, OSError) as error:
-        return refuse(story, error)
-    try:
+        examine(manager, story, target, chosen)
+        result = "failed"
         make_ready(manager, story, chosen)
-        notify(status=f"stopping every service for {device.node}", ready=True)
-        story.enter(Phase.RELEASE)
-        record.save(story)
+        notify(status=f"stopping every service for {story.target['device']}", ready=True)
+        enter(story, Phase.RELEASE)
         release.release(manager, story, chosen)
-        story.enter(Phase.SWITCH)
-        record.save(story)
+        enter(story, Phase.SWITCH)
         switch.switch(manager, Path(story.stage), story.mechanism or "")
     except (IssuError, OSError) as error:
-        sentence = error.sentence() if isinstance(error, IssuError) else str(error)
-        notify(status=f"failed: {sentence}")
-        settle.undo(manager, story, sentence)
-    return 1
+        notify(status=f"{result}: {sentence(error)}")
+        settle.undo(manager, story, sentence(error), result=result)
+    return REFUSED if result == "refused" else FAILED
 
 
-def examine(
-    manager: Manager, story: Record, target: str, chosen: settings.Settings
-) -> devices.Device:
-    """Preflight; raises Refused with every blocking finding, the target unmounted again."""
+def enter(story: Record, phase: Phase) -> None:
+    """Begin a phase, and let everybody know who reads the record."""
+    story.enter(phase)
+    record.save(story)
+
+
+def sentence(error: Exception) -> str:
+    """What to tell the operator."""
+    return error.sentence() if isinstance(error, IssuError) else str(error)
+
+
+def tell(story: Record, error: str, result: str) -> None:
+    """Report an upgrade that never began, or whose undo failed too."""
+    notify(status=f"{result}: {error}")
+    logger.error("%s: %s", result, error)
+    story.result, story.error = result, error
+    try:
+        with Manager() as manager:
+            settle.write_history(settle.describe(manager, story))
+    except (IssuError, OSError) as trouble:
+        logger.error("this could not be kept in the history: %s", trouble)
+
+
+def examine(manager: Manager, story: Record, target: str, chosen: settings.Settings) -> None:
+    """Preflight; raises Refused with every blocking finding. The target is left mounted."""
     story.enter(Phase.PREFLIGHT)
     notify(status=f"checking {target}")
     device = devices.resolve(target)
@@ -90,18 +107,17 @@ def examine(
     story.source = source(manager, seen)
     story.target = {"device": device.node, "fstype": device.fstype}
     require(story, preflight.judge(seen))
+    root, story.stage_made = facts.stage_directory()
+    story.stage = str(root)
+    record.save(story)  # from here on a dead agent leaves something to undo
     try:
-        with facts.mounted(device) as (root, made):
-            seen = facts.look(seen, root)
-            require(story, preflight.judge(seen))
-            describe_target(story, seen, root, chosen)
-            story.stage, story.stage_made = str(root), made
-    except Refused:
-        raise
+        mounts.mount(device.node, root, options="ro", fstype=device.fstype)
     except IssuError as error:
-        trouble = f"{device.node} does not mount: {error}"
-        raise Refused(trouble, hint=f"fsck {device.node}") from error
-    return device
+        seen = replace(seen, mount_error=str(error))
+        require(story, preflight.judge(seen))
+    seen = facts.look(seen, root)
+    require(story, preflight.judge(seen))
+    describe_target(story, seen, root, chosen)
 
 
 def source(manager: Manager, seen: preflight.Facts) -> dict[str, object]:
@@ -139,9 +155,7 @@ def require(story: Record, findings: list[preflight.Finding]) -> None:
 
 def make_ready(manager: Manager, story: Record, chosen: settings.Settings) -> None:
     """Stage, and prepare the release, while every service still runs."""
-    story.enter(Phase.STAGE)
-    record.write_atomically(record.UNDO, f"{story.unit} {story.old_dev}\n")
-    record.save(story)
+    enter(story, Phase.STAGE)
     notify(status=f"staging {story.target['device']}")
     stage.stage(Path(story.stage), chosen)
     forget_refusals(manager, story)
@@ -154,21 +168,6 @@ def forget_refusals(manager: Manager, story: Record) -> None:
     for unit in manager.units():
         if unit.name.startswith("issu@") and unit.active == "failed":
             manager.call("ResetFailedUnit", "s", unit.name)
-
-
-def refuse(story: Record, error: Exception) -> int:
-    """Report a refusal; nothing was changed."""
-    sentence = error.sentence() if isinstance(error, IssuError) else str(error)
-    notify(status=f"refused: {sentence}")
-    logger.error("refused: %s", sentence)
-    story.result, story.error = "refused", sentence
-    story.end_phase()
-    try:
-        with Manager() as manager:
-            settle.write_history(settle.describe(manager, story))
-    except (IssuError, OSError) as trouble:
-        logger.error("the refusal could not be kept in the history: %s", trouble)
-    return 3
 
 
 if __name__ == "__main__":

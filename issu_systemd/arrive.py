@@ -26,10 +26,11 @@ logger = logging.getLogger(__name__)
 def main() -> int:
     """Carry on with the upgrade that the record tells of."""
     try:
-        story = record.load()
-        log.setup(story.id)
         with record.lock(wait=True):
-            carry_on(story)
+            if record.RECORD.exists():
+                story = record.load()
+                log.setup(story.id)
+                carry_on(story)
     except (IssuError, OSError) as error:
         print(f"<3>{error}", file=sys.stderr)
         return 1

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,21 +44,6 @@ def gather(manager: Manager, device: devices.Device, chosen: Settings) -> Facts:
         not_mounts=tuple(m for m in chosen.carry_mounts if mounts.mount_at(m) is None),
         not_loaded=tuple(unit for unit in chosen.keep if unit not in active),
     )
-
-
-@contextmanager
-def mounted(device: devices.Device) -> Iterator[tuple[Path, bool]]:
-    """The target mounted read-only at the staging directory; unmounted if the block raises.
-
-    Gives the directory and whether it was made now.
-    """
-    stage, made = stage_directory()
-    try:
-        mounts.mount(device.node, stage, options="ro", fstype=device.fstype)
-        yield stage, made
-    except BaseException:
-        unstage(stage, made=made)
-        raise
 
 
 def stage_directory() -> tuple[Path, bool]:

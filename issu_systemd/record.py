@@ -24,9 +24,7 @@ SCHEMA = 1
 DIRECTORY = Path("/run/issu")
 RECORD = DIRECTORY / "record.json"
 IN_PROGRESS = DIRECTORY / "in-progress"  # patent [0055]: the indication, operation 211
-UNDO = DIRECTORY / "undo"  # "UNIT ST_DEV": who undoes, and on which root; read by data/restore
 SKIP = DIRECTORY / "skip"  # units the new root must not start; read by data/issu-generator
-LOCK = DIRECTORY / "lock"
 
 
 def now_usec() -> int:
@@ -135,11 +133,16 @@ def write_atomically(path: Path, text: str) -> None:
 
 @contextmanager
 def lock(*, wait: bool = False) -> Iterator[None]:
-    """Hold the one lock of all upgrades; raises Busy when it is taken and `wait` is false."""
+    """Hold the one lock of all upgrades; raises Busy when it is taken and `wait` is false.
+
+    The lock is on the directory itself, so it leaves no trace and ends with its holder.
+    """
     DIRECTORY.mkdir(mode=0o755, exist_ok=True)
-    with LOCK.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise Busy("another upgrade runs", hint="`issu status` shows it") from None
+    fd = os.open(DIRECTORY, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
+    except BlockingIOError:
+        raise Busy("another upgrade runs", hint="`issu status` shows it") from None
+    finally:
+        os.close(fd)

@@ -31,7 +31,8 @@ def prepare(manager: Manager, story: Record, chosen: Settings) -> None:
     units = [unit for unit in manager.units() if unit.active in ("active", "reloading")]
     keep = {*chosen.keep, *gate.held()}
     story.default_target = manager.default_target()
-    story.before = sorted(unit.name for unit in units if unit.name not in own_mounts(story))
+    passing = {"-.mount", *own_mounts(story)}
+    story.before = sorted(unit.name for unit in units if unit.name not in passing)
     story.kept = sorted(unit.name for unit in units if gate.is_kept(unit.name, keep))
     record.save(story)
     record.write_atomically(record.SKIP, "".join(f"{unit}\n" for unit in story.skip))

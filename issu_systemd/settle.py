@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from . import carry, continuity, facts, log, record, release, report
-from .errors import IssuError, RecordError, Refused
+from .errors import Busy, IssuError, RecordError
 from .phase import STOPPED, Phase
 from .record import Record
 from .systemd import Manager
@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 HISTORY = carry.HISTORY
 BACK_SEC = 120.0  # for the services to come back
+LOGIND = ("user@", "user-runtime-dir@")  # come and go with the sessions that logind opens
 
 
 def undo(manager: Manager, story: Record, error: str, *, result: str = "failed") -> None:
@@ -58,7 +59,11 @@ def bring_back(manager: Manager, story: Record) -> None:
 def stopped_units(manager: Manager, story: Record) -> list[str]:
     """The units that were active before and are not now, which can be started."""
     active = {unit.name for unit in manager.units() if unit.active == "active"}
-    return [u for u in story.before if u.endswith(release.STOPPABLE) and u not in active]
+    return [
+        unit
+        for unit in story.before
+        if unit.endswith(release.STOPPABLE) and unit not in active and not unit.startswith(LOGIND)
+    ]
 
 
 def accept(manager: Manager, story: Record, troubles: list[str]) -> None:
@@ -68,9 +73,8 @@ def accept(manager: Manager, story: Record, troubles: list[str]) -> None:
     story.target["systemd"] = manager.version()
     release.undo_files()
     clear_old_failures(manager, story)
-    document = describe(manager, story)  # before the reload, which forgets why a unit was skipped
     manager.call("Reload")
-    finish(manager, story, document)
+    finish(manager, story)
 
 
 def clear_old_failures(manager: Manager, story: Record) -> None:
@@ -83,19 +87,12 @@ def clear_old_failures(manager: Manager, story: Record) -> None:
                 manager.call("ResetFailedUnit", "s", unit.name)
 
 
-def finish(manager: Manager, story: Record, document: dict[str, Any] | None = None) -> None:
+def finish(manager: Manager, story: Record) -> None:
     """Write the report to the history, then remove the record: the last trace on /run."""
     story.end_phase()
-    document = describe(manager, story) | {
-        key: document[key] for key in ("units", *OUTAGE) if document
-    }
-    write_history(document)
-    for path in (record.UNDO, record.RECORD):
-        path.unlink(missing_ok=True)
+    write_history(describe(manager, story))
+    record.RECORD.unlink(missing_ok=True)
     logger.info("result: %s", story.result)
-
-
-OUTAGE = ("outage_usec", "outage_start_usec", "outage_end_usec")
 
 
 def write_history(document: dict[str, Any]) -> None:
@@ -133,7 +130,9 @@ def gated() -> set[str]:
 def unit_times(manager: Manager, story: Record) -> dict[str, report.UnitTimes]:
     """PID 1's time stamps of every unit that counts in the report."""
     wanted = {manager.default_target()} | {
-        unit.name for unit in manager.units() if unit.name.endswith(report.COUNTED)
+        unit.name
+        for unit in manager.units()
+        if unit.name.endswith(report.COUNTED) and unit.name != "-.mount"
     }
     return {name: times_of(manager.properties(name)) for name in wanted}
 
@@ -141,7 +140,7 @@ def unit_times(manager: Manager, story: Record) -> dict[str, report.UnitTimes]:
 def times_of(properties: dict[str, Any]) -> report.UnitTimes:
     """One unit's times out of its D-Bus properties."""
     return report.UnitTimes(
-        active=properties["ActiveState"] == b"active",
+        active=properties["ActiveState"] in (b"active", b"reloading"),
         active_enter_usec=properties["ActiveEnterTimestampMonotonic"],
         active_exit_usec=properties["ActiveExitTimestampMonotonic"],
         inactive_enter_usec=properties["InactiveEnterTimestampMonotonic"],
@@ -165,22 +164,19 @@ def main() -> int:
     """ExecStopPost= of issu@.service: undo what a dead agent of this unit left."""
     unit = sys.argv[1]
     try:
-        with record.lock(wait=True):
+        with record.lock():
             story = record.load()
             log.setup(story.id)
             if story.unit != unit or story.old_dev != os.stat("/").st_dev:  # noqa: PTH116
                 return 0
             with Manager() as manager:
                 undo(manager, story, story.error or death(story))
-    except RecordError:
-        return 0  # nothing was left
+    except (RecordError, Busy):
+        return 0  # nothing was left, or somebody is at it
     except (IssuError, OSError) as error:
         print(f"<3>{error}", file=sys.stderr)
         return 1
     return 0
-
-
-__all__ = ["Refused", "accept", "main", "undo"]
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -102,7 +102,7 @@ def kernel_state(report: Report) -> str:
     if not isinstance(state, Mapping) or not isinstance(read, list) or not read:
         return "not compared"
     lost = len(table(state, "differences"))
-    verdict = f"{lost} differences" if lost else "nothing lost"
+    verdict = f"{lost} difference{'s' * (lost > 1)}" if lost else "nothing lost"
     return f"{verdict} (compared: {', '.join(map(string, read))})"
 
 

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from . import sh
 
@@ -30,11 +31,25 @@ def digest(*parts: str | bytes) -> str:
 
 
 @contextmanager
-def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
-    """Hold the lock file beside `path`; it goes with the process that holds it."""
-    with Path(f"{path}.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-        yield
+def locked(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[None]:
+    """Hold the lock file beside `path`; it goes with the process that holds it.
+
+    Raises BlockingIOError if somebody else has it and `wait` is off.
+    """
+    name = Path(f"{path}.lock")
+    how = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
+    while True:
+        with name.open("a") as lock:
+            fcntl.flock(lock, how)
+            if _is(lock, name):  # and not one that `prune` has removed meanwhile
+                yield
+                return
+
+
+def _is(file: IO[str], name: Path) -> bool:
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(file.fileno()), name.stat())
+    return False
 
 
 def discard(path: Path) -> None:
@@ -49,15 +64,18 @@ def entry(name: str, build: Callable[[Path], None]) -> Path:
     """Path of the cache entry `name`; `build(temporary)` makes it when it is missing.
 
     Two processes that ask at once: one builds, the other waits. An interrupted build leaves
-    no entry. Of names of the same length before the last "-" only the newest KEEP stay.
+    no entry. Of names equal up to the last "-" only the newest KEEP stay.
     """
     path = directory() / name
     with locked(path):
         if not path.exists():
             part = directory() / f"{name}.part"
             discard(part)
-            build(part)
-            part.rename(path)
+            try:
+                build(part)
+                part.rename(path)
+            finally:
+                discard(part)
             prune(path)
         os.utime(path)
     return path
@@ -73,9 +91,9 @@ def prune(newest: Path) -> None:
     ]
     same.sort(key=lambda p: p.stat().st_mtime, reverse=True)
     for old in same[KEEP:]:
-        with suppress(BlockingIOError), Path(f"{old}.lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with suppress(BlockingIOError), locked(old, wait=False):
             discard(old)
+            Path(f"{old}.lock").unlink()
 
 
 def copy(source: Path, dest: Path) -> Path:

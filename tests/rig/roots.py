@@ -106,7 +106,7 @@ def image(
             sh.run([*MKE2FS, "-d", tree, part, size])
 
     if tree.parent == store.directory():
-        fresh = store.entry(f"image-{tree.name}{size}.ext4", build)
+        fresh = store.entry(f"image-{tree.name}.{size}.ext4", build)
         store.copy(fresh, dest)
     else:
         sh.run([*MKE2FS, "-d", tree, dest, size])

@@ -155,7 +155,7 @@ def test_cache_builds_once_and_never_half(tmp_path: Path, monkeypatch: pytest.Mo
 
     with pytest.raises(RuntimeError, match="power cut"):
         cache.entry("thing-1", fails)
-    assert not (tmp_path / "thing-1").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["thing-1.lock"]
     assert cache.entry("thing-1", works).read_text() == "whole"
     assert cache.entry("thing-1", works).read_text() == "whole"
     assert len(built) == 1
@@ -166,8 +166,18 @@ def test_cache_keeps_the_newest_of_a_kind(tmp_path: Path, monkeypatch: pytest.Mo
     cache.entry("other-0", Path.mkdir)
     for n in range(cache.KEEP + 2):
         cache.entry(f"thing-{n}", Path.touch)
-    left = {p.name for p in tmp_path.iterdir() if p.suffix != ".lock"}
-    assert left == {"other-0"} | {f"thing-{n}" for n in range(2, cache.KEEP + 2)}
+    kept = {"other-0"} | {f"thing-{n}" for n in range(2, cache.KEEP + 2)}
+    assert {p.name for p in tmp_path.iterdir()} == kept | {f"{name}.lock" for name in kept}
+
+
+def test_cache_drops_nothing_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ISSU_CACHE", str(tmp_path))
+    oldest = cache.entry("thing-0", Path.touch)
+    with cache.locked(oldest, shared=True):
+        for n in range(1, cache.KEEP + 2):
+            cache.entry(f"thing-{n}", Path.touch)
+        assert oldest.exists()
+        assert not (tmp_path / "thing-1").exists()
 
 
 def test_second_process_waits_for_the_first(

@@ -1,96 +1,20 @@
-"""The rig proves itself: machines, probe, exclusivity of the old root, and what is left behind."""
+"""Machines boot, run commands, reboot, stay apart from each other and leave nothing behind."""
 
 import os
 import signal
 import sys
-import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.rig import loop, roots, sh, traces, wait
-from tests.rig.holders import strangers, superblock
+from tests.rig.holders import strangers
 from tests.rig.machine import Machine
-from tests.rig.probe import CHECKOUT, Probe
-from tests.rig.services import Dns, Http, Service, Tcp
+from tests.rig.probe import CHECKOUT
+from tests.rig.scenario import PRETTY, is_free, make
 
 pytestmark = pytest.mark.container
-
-EXCLUSIVE = "import os, sys; os.open(sys.argv[1], os.O_RDWR | os.O_EXCL)"
-HALT_TARGET = "[Unit]\nDefaultDependencies=no\nAllowIsolate=yes\n"
-PRETTY = {"bookworm": "Debian GNU/Linux 12 (bookworm)", "trixie": "Debian GNU/Linux 13 (trixie)"}
-
-
-@pytest.fixture
-def images() -> Iterator[Path]:
-    with traces.workspace() as top:
-        yield top
-    assert traces.traces(os.getpid()) == []
-
-
-@pytest.fixture(params=roots.SUITES)
-def suite(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-def make(images: Path, suite: str, name: str = "a", *, partition_table: bool = False) -> Path:
-    """An image of a root of `suite` that calls itself `name`."""
-
-    def rename(top: Path) -> None:
-        (top / "etc/issu-root").write_text(f"{name}\n")
-
-    dest = images / f"{name}.img"
-    tree = roots.installed(suite)
-    return roots.image(tree, dest, partition_table=partition_table, customize=rename)
-
-
-def services(machine: Machine) -> dict[str, Service]:
-    at = machine.network.address
-    return {"nginx": Http(at), "dnsmasq": Dns(at, 53, "issu.test"), "echo": Tcp(at, 7777)}
-
-
-def is_free(machine: Machine, device: Path) -> bool:
-    """Can a process inside have the device for itself?"""
-    return machine.run(["python3", "-c", EXCLUSIVE, device], check=False).returncode == 0
-
-
-def switch(machine: Machine, suite: str, device: Path) -> None:
-    """Go from the running root to the one on `device` by the means of the suite's systemd."""
-    top = {"bookworm": "/sysroot", "trixie": "/run/nextroot"}[suite]
-    old = machine.path("/etc/issu-root").read_text()
-    machine.run(["mkdir", "-p", top])
-    machine.run(["mount", device, top])
-    if suite == "bookworm":
-        machine.path("/run/systemd/system/test-halt.target").write_text(HALT_TARGET)
-        machine.systemctl("daemon-reload")
-        machine.systemctl("isolate", "test-halt.target")
-        machine.systemctl("switch-root", top, "/usr/lib/systemd/systemd")
-    else:
-        machine.systemctl("--no-block", "soft-reboot")
-    machine.wait_for(
-        lambda: machine.path("/etc/issu-root").read_text() != old, 30, "PID 1 is in the new root"
-    )
-
-
-@contextmanager
-def hold(device: Path, top: Path) -> Iterator[None]:
-    """A stranger: a mount namespace of the host, outside the container, has `device` mounted."""
-    script = 'mount "$1" "$2"; exec sleep 120'
-    argv = ["unshare", "--mount", "--propagation", "slave", "sh", "-ec", script, "sh"]
-    process = sh.popen([*argv, str(device), str(top)])
-    comm = Path(f"/proc/{process.pid}/comm")
-    try:
-        wait.until(lambda: comm.read_text() == "sleep\n", 10, "the stranger has the device")
-        yield
-    finally:
-        sh.kill(process)
-        process.communicate()
-
-
-# --- machine ------------------------------------------------------------------------------------
 
 
 def test_boots_to_running(images: Path, suite: str) -> None:
@@ -176,128 +100,6 @@ def test_images_have_their_own_uuid(images: Path) -> None:
     assert len(uuids) == 2
 
 
-# --- the old root -------------------------------------------------------------------------------
-
-
-def test_only_the_container_has_its_root(images: Path, suite: str) -> None:
-    """Also while other machines start: their mount namespaces are copies of the host's."""
-    with Machine(make(images, suite)) as one, Machine(make(images, suite, "b")) as two:
-        one.reboot()
-        for machine in (one, two):
-            assert strangers(machine.devices[0], machine.pid) == []
-
-
-def test_stranger_is_seen(images: Path, tmp_path: Path) -> None:
-    with Machine(make(images, "bookworm")) as machine:
-        device = machine.devices[0]
-        with hold(device, tmp_path):
-            assert len(strangers(device, machine.pid)) == 1
-        assert strangers(device, machine.pid) == []
-
-
-def test_old_root_is_free_after_a_switch(images: Path, suite: str) -> None:
-    other = {"bookworm": "trixie", "trixie": "bookworm"}[suite]
-    with Machine(make(images, suite), disks=[make(images, other, "b")]) as machine:
-        old, new = machine.devices
-        boot = machine.boot_id()
-        assert not is_free(machine, old)
-        switch(machine, suite, new)
-        assert machine.wait_running(30) == "running"
-        machine.wait_for(lambda: is_free(machine, old), 10, "the old root is free")
-        assert not superblock(old)
-        assert machine.boot_id() == boot
-        assert machine.run(["cat", "/etc/issu-root"]).stdout == "b\n"
-        assert strangers(new, machine.pid) == []
-
-
-def test_old_root_is_not_free_while_a_stranger_has_it(images: Path, tmp_path: Path) -> None:
-    """Negative control: the exclusive open does notice a mount that only the host has."""
-    image, other = make(images, "trixie"), make(images, "trixie", "b")
-    with Machine(image, disks=[other]) as machine:
-        old, new = machine.devices
-        with hold(old, tmp_path):
-            switch(machine, "trixie", new)
-            machine.wait_running(30)
-            assert not is_free(machine, old)
-            assert superblock(old)
-        machine.wait_for(lambda: is_free(machine, old), 10, "the old root is free")
-
-
-# --- probe --------------------------------------------------------------------------------------
-
-
-def test_probe_sees_three_services_and_no_outage(images: Path, suite: str) -> None:
-    with Machine(make(images, suite)) as machine:
-        with Probe(machine.network.outside, services(machine)) as probe:
-            probe.wait_up(10)
-            since = time.monotonic()
-            wait.until(lambda: time.monotonic() > since + 1, 2, "a second of probing")
-            seen = probe.stop()
-        for name, service in seen.items():
-            assert service.outages == (), name
-            assert len(service.answers) == 1, name
-            assert service.answers[0].count > 100, name
-            assert service.spacing_usec < 300_000, name
-        assert seen["echo"].texts == [f"a {PRETTY[suite]}"]
-        assert seen["dnsmasq"].texts == ["192.0.2.1"]
-        assert seen["nginx"].texts[0].startswith("200 nginx")
-
-
-def test_probe_sees_an_outage_of_one_service_only(images: Path, suite: str) -> None:
-    with (
-        Machine(make(images, suite)) as machine,
-        Probe(machine.network.outside, services(machine)) as probe,
-    ):
-        probe.wait_up(10)
-        before = time.monotonic_ns() // 1000
-        machine.systemctl("stop", "nginx.service")
-        stopped = time.monotonic_ns() // 1000
-        wait.until(lambda: probe.observed()["nginx"].failures > 20, 10, "nginx is missed")
-        started = time.monotonic_ns() // 1000
-        machine.systemctl("start", "nginx.service")
-        probe.wait_up(10)
-        after = time.monotonic_ns() // 1000
-        seen = probe.stop()
-    (gap,) = seen["nginx"].outages
-    assert before - 50_000 < gap.start_usec < stopped
-    assert started < gap.end_usec < after
-    assert seen["nginx"].longest_usec == gap.usec > 100_000
-    assert seen["nginx"].last_error
-    assert seen["dnsmasq"].outages == seen["echo"].outages == ()
-
-
-@pytest.mark.parametrize("unit", ["dnsmasq", "version-echo"])
-def test_probe_sees_a_restart(images: Path, unit: str) -> None:
-    name = unit.removeprefix("version-")
-    with (
-        Machine(make(images, "bookworm")) as machine,
-        Probe(machine.network.outside, services(machine)) as probe,
-    ):
-        probe.wait_up(10)
-        machine.systemctl("restart", f"{unit}.service")
-        probe.wait_up(10)
-        seen = probe.stop()
-    assert [key for key, service in seen.items() if service.outages] == [name]
-    assert 0 < seen[name].longest_usec < 2_000_000
-
-
-def test_probe_sees_one_root_follow_the_other(images: Path) -> None:
-    with (
-        Machine(make(images, "trixie"), disks=[make(images, "bookworm", "b")]) as machine,
-        Probe(machine.network.outside, services(machine)) as probe,
-    ):
-        probe.wait_up(10)
-        switch(machine, "trixie", machine.devices[1])
-        machine.wait_running(30)
-        probe.wait_up(10)
-        seen = probe.stop()
-    assert seen["echo"].texts == [f"a {PRETTY['trixie']}", f"b {PRETTY['bookworm']}"]
-    assert all(service.longest_usec > 0 for service in seen.values())
-
-
-# --- clean-up -----------------------------------------------------------------------------------
-
-
 def test_two_machines_at_once_do_not_meet(images: Path) -> None:
     """Same addresses, same unit names, one host: cgroups and networks are kept apart."""
     first, second = make(images, "bookworm"), make(images, "trixie", "b")
@@ -348,60 +150,3 @@ def test_sweep_removes_what_a_killed_rig_left(images: Path) -> None:
     assert traces.traces(process.pid) != []
     traces.sweep()
     wait.until(lambda: traces.traces(process.pid) == [], 10, "everything is gone")
-
-
-# --- package ------------------------------------------------------------------------------------
-
-CONTROL = """\
-Package: rig-test
-Version: 1
-Architecture: all
-Maintainer: nobody <nobody@example.org>
-Description: test
-"""
-POSTINST = "#!/bin/sh\nset -e\ntest -e /proc/self\ntouch /etc/rig-test\n"
-
-
-@pytest.fixture
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cache that has only the bare roots: what is installed here pushes out nobody's trees."""
-    bare = [roots.base(suite) for suite in roots.SUITES]
-    own = tmp_path / "cache"
-    own.mkdir()
-    for tar in bare:
-        (own / tar.name).symlink_to(tar)
-    monkeypatch.setenv("ISSU_CACHE", str(own))
-
-
-def package(top: Path) -> Path:
-    """A package whose maintainer script wants /proc, as many do."""
-    control = top / "package/DEBIAN"
-    control.mkdir(parents=True)
-    (control / "control").write_text(CONTROL)
-    (control / "postinst").write_text(POSTINST)
-    (control / "postinst").chmod(0o755)
-    sh.run(["dpkg-deb", "--build", "--root-owner-group", control.parent, top / "test.deb"])
-    return top / "test.deb"
-
-
-@pytest.mark.usefixtures("own_cache")
-def test_package_is_installed(tmp_path: Path, suite: str) -> None:
-    deb = package(tmp_path)
-    tree = roots.installed(suite, deb)
-    assert (tree / "etc/rig-test").exists()
-    assert list((tree / "proc").iterdir()) == []
-    assert roots.installed(suite, deb) == tree
-    assert not (roots.installed(suite) / "etc/rig-test").exists()
-
-
-@pytest.mark.usefixtures("own_cache")
-def test_package_that_does_not_install_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "bad.deb").write_text("not a package")
-    with pytest.raises(sh.CommandError, match="dpkg"):
-        roots.installed("bookworm", tmp_path / "bad.deb")
-
-
-def test_mirror_is_the_machines_own() -> None:
-    sites = sh.output(["apt-get", "indextargets", "--format", "$(SITE)"]).splitlines()
-    assert roots.mirror() in sites
-    assert "security" not in roots.mirror()

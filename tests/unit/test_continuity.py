@@ -118,14 +118,14 @@ def test_other_versions_snapshots_are_compared_as_far_as_both_go() -> None:
     assert (done["read"], done["differences"]) == (["boot_id", "network-device"], [])
 
 
-@pytest.mark.parametrize(("before", "after"), [({}, {}), ({}, {"module": {}}), ({"module": {}}, {})])
+@pytest.mark.parametrize(
+    ("before", "after"), [({}, {}), ({}, {"module": {}}), ({"module": {}}, {})]
+)
 def test_nothing_read_is_nothing_compared(before: dict[str, Any], after: dict[str, Any]) -> None:
     assert continuity.diff(before, after)["read"] == []
 
 
-def test_one_more_kind_is_one_function(
-    element: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_more_kind_is_one_function(element: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     routes = iter([{"default": "eth0"}, {}])
     monkeypatch.setitem(continuity.READERS, "route", lambda _: next(routes))
     before, after = continuity.snapshot(element), continuity.snapshot(element)
