@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from pathlib import Path
 
@@ -26,5 +27,4 @@ def stage(root: Path, chosen: Settings) -> None:
     warm.warm(root)
     if chosen.carry_journal:
         carry.journal(root, time.time() - time.clock_gettime(time.CLOCK_BOOTTIME))
-    for place in (Path("/"), root):  # now, so that the sync before the switch finds little to do
-        mounts.sync(place)
+    os.sync()  # now, so that the sync within the outage finds little to do

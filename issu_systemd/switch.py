@@ -18,12 +18,20 @@ DEADLINE_SEC = 90.0
 
 
 def soft_reboot(manager: Manager, root: Path) -> None:
-    """systemd 254 and later, org.freedesktop.systemd1(5) SoftReboot: stops nothing by itself."""
+    """systemd 254 and later, org.freedesktop.systemd1(5) SoftReboot: stops nothing by itself.
+
+    PID 1 syncs before it detaches the old root.
+    """
     manager.call("SoftReboot", "s", str(root))
 
 
 def switch_root(manager: Manager, root: Path) -> None:
-    """systemd up to 254; with the empty INIT the state is handed over, see systemctl(1)."""
+    """systemd up to 254; with the empty INIT the state is handed over, see systemctl(1).
+
+    systemd before 254 detaches the old root without a sync.
+    """
+    for place in (Path("/"), root):
+        mounts.sync(place)
     manager.call("SwitchRoot", "ss", str(root), "")
 
 
@@ -39,8 +47,6 @@ def mechanism_of(manager: Manager) -> str | None:
 def switch(manager: Manager, root: Path, mechanism: str) -> None:
     """Ask PID 1 to go on from `root` and wait for its SIGTERM; raises IssuError if none comes."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    for place in (Path("/"), root):  # systemd before 254 detaches the old root without
-        mounts.sync(place)
     MECHANISMS[mechanism](manager, root)
     time.sleep(DEADLINE_SEC)  # PID 1's SIGTERM ends us here
     raise IssuError(f"PID 1 did not act on {METHODS[mechanism]} within {DEADLINE_SEC:g} s")
