@@ -81,7 +81,7 @@ test-bus: setup
 	@$(PY) -m pytest tests/bus $(ARGS)
 
 test-container: setup $(DEB)
-	@$(PY) -m pytest tests/container $(ARGS)
+	@$(PY) -m pytest tests/rig tests/container $(ARGS)
 
 test-vm: setup packages-vm $(DEB)
 	@$(PY) -m pytest tests/vm $(ARGS)
