@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from . import log, oldroot, record
@@ -53,13 +56,33 @@ def carry_on(story: Record) -> None:
 
 def arrive(story: Record) -> None:
     """Prove that the old root is unmounted and its device free, then let the services start."""
-    if story.phase is Phase.SWITCH:
-        story.enter(Phase.ARRIVE)
-        logger.info("arrived on %s", story.target.get("device"))
-        prove(story)
-        story.enter(Phase.VERIFY)
-        record.save(story)
-    ready()
+    if story.phase is not Phase.SWITCH:  # this program died after its arrival and was restarted
+        ready()
+        return
+    story.enter(Phase.ARRIVE)
+    logger.info("arrived on %s", story.target.get("device"))
+    prove(story)
+    story.enter(Phase.VERIFY)
+    record.save(story)
+    with bell() as reached:
+        ready()
+        select.select([reached], [], [], story.verify_timeout_usec / 1_000_000)
+
+
+@contextmanager
+def bell() -> Iterator[int]:
+    """The FIFO that issu-reached.service writes to when the default target is reached.
+
+    To be told costs nothing. PID 1 tells a D-Bus connection of every change of every unit, and
+    would do so while it starts the services.
+    """
+    with suppress(FileExistsError):
+        os.mkfifo(record.REACHED, 0o600)
+    fd = os.open(record.REACHED, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def prove(story: Record) -> None:

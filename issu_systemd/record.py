@@ -24,6 +24,7 @@ SCHEMA = 1
 DIRECTORY = Path("/run/issu")
 RECORD = DIRECTORY / "record.json"
 IN_PROGRESS = DIRECTORY / "in-progress"  # patent [0055]: the indication, operation 211
+REACHED = DIRECTORY / "reached"  # FIFO: issu-reached.service tells that the services are up
 SKIP = DIRECTORY / "skip"  # units the new root must not start; read by data/issu-generator
 
 

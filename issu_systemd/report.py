@@ -16,7 +16,7 @@ SCHEMA = 1
 ENUMERATED = (".mount", ".automount", ".swap")
 COUNTED = (".service", ".socket", ".timer", ".path", *ENUMERATED)
 ROW = ("unit", "stopped_usec", "started_usec", "outage_usec", "action")
-OWN = ("issu@", "issu-arrive.service")
+OWN = ("issu@", "issu-")
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from .systemd import Manager
 logger = logging.getLogger(__name__)
 
 HISTORY = carry.HISTORY
+JOURNAL_FLUSH = "systemd-journal-flush.service"  # gated, since services would wait for it
 BACK_SEC = 120.0  # for the services to come back
 LOGIND = ("user@", "user-runtime-dir@")  # come and go with the sessions that logind opens
 
@@ -75,6 +76,7 @@ def accept(manager: Manager, story: Record, troubles: list[str]) -> None:
     clear_old_failures(manager, story)
     manager.call("Reload")
     finish(manager, story)
+    manager.start(JOURNAL_FLUSH)
 
 
 def clear_old_failures(manager: Manager, story: Record) -> None:
@@ -91,7 +93,8 @@ def finish(manager: Manager, story: Record) -> None:
     """Write the report to the history, then remove the record: the last trace on /run."""
     story.end_phase()
     write_history(describe(manager, story))
-    record.RECORD.unlink(missing_ok=True)
+    for path in (record.REACHED, record.RECORD):
+        path.unlink(missing_ok=True)
     logger.info("result: %s", story.result)
 
 
