@@ -6,7 +6,7 @@ An error before the switch is undone here; a death of this program by ExecStopPo
 from __future__ import annotations
 
 import logging
-import secrets
+import os
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -28,6 +28,7 @@ from . import (
     switch,
 )  # fmt: skip
 from .errors import IssuError, Refused
+from .evidence import Facts
 from .phase import Phase
 from .record import Record
 from .systemd import Manager, notify
@@ -51,8 +52,8 @@ def main() -> int:
 
 
 def new_id() -> str:
-    """An id that sorts by time and does not meet another's."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+    """An id that sorts by time, to the microsecond, and may stand in a D-Bus object path."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S_%f}"
 
 
 def upgrade(manager: Manager, story: Record, target: str) -> int:
@@ -69,8 +70,11 @@ def upgrade(manager: Manager, story: Record, target: str) -> int:
         enter(story, Phase.SWITCH)
         switch.switch(manager, Path(story.stage), story.mechanism or "")
     except (IssuError, OSError) as error:
-        notify(status=f"{result}: {sentence(error)}")
-        settle.undo(manager, story, sentence(error), result=result)
+        if story.stage:
+            notify(status=f"{result}: {sentence(error)}")
+            settle.undo(manager, story, sentence(error), result=result)
+        else:
+            tell(story, sentence(error), result)
     return REFUSED if result == "refused" else FAILED
 
 
@@ -86,7 +90,7 @@ def sentence(error: Exception) -> str:
 
 
 def tell(story: Record, error: str, result: str) -> None:
-    """Report an upgrade that never began, or whose undo failed too."""
+    """Report an upgrade that touched nothing, or whose undo failed too."""
     notify(status=f"{result}: {error}")
     logger.error("%s: %s", result, error)
     story.result, story.error = result, error
@@ -103,7 +107,7 @@ def examine(manager: Manager, story: Record, target: str, chosen: settings.Setti
     notify(status=f"checking {target}")
     device = devices.resolve(target)
     seen = facts.gather(manager, device, chosen)
-    story.strategy, story.mechanism, story.old_dev = chosen.strategy, seen.mechanism, seen.root_dev
+    story.strategy, story.mechanism, story.old_dev = chosen.strategy, seen.mechanism, root_dev()
     story.source = source(manager, seen)
     story.target = {"device": device.node, "fstype": device.fstype}
     require(story, preflight.judge(seen))
@@ -120,7 +124,12 @@ def examine(manager: Manager, story: Record, target: str, chosen: settings.Setti
     describe_target(story, seen, root, chosen)
 
 
-def source(manager: Manager, seen: preflight.Facts) -> dict[str, object]:
+def root_dev() -> int:
+    """What identifies the running root: st_dev of /."""
+    return os.stat("/").st_dev  # noqa: PTH116
+
+
+def source(manager: Manager, seen: Facts) -> dict[str, object]:
     """The running root, as the report tells it."""
     root = mounts.mount_at("/")
     return {
@@ -130,7 +139,7 @@ def source(manager: Manager, seen: preflight.Facts) -> dict[str, object]:
 
 
 def describe_target(
-    story: Record, seen: preflight.Facts, root: Path, chosen: settings.Settings
+    story: Record, seen: Facts, root: Path, chosen: settings.Settings
 ) -> None:
     """Note what the record must know of the new root, its own [arrive] and [verify] included."""
     tree, own = seen.tree, settings.load(root)
@@ -142,7 +151,7 @@ def describe_target(
     story.new_dev = root.stat().st_dev
     story.skip = sorted({*chosen.skip, *own.skip})
     story.verify_units = sorted({*chosen.verify_units, *own.verify_units})
-    story.verify_timeout_usec = max(chosen.verify_timeout_usec, own.verify_timeout_usec)
+    story.verify_timeout_usec = chosen.verify_timeout_usec
 
 
 def require(story: Record, findings: list[preflight.Finding]) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .errors import IssuError
+from .errors import IssuError, Refused
 
-OK, FAILED, USAGE, REFUSED = 0, 1, 2, 3
+OK, FAILED, REFUSED = 0, 1, 3  # 2 is argparse's, for a wrong command line
 
 
 def main() -> int:
@@ -24,7 +24,7 @@ def main() -> int:
         print(f"issu: {error}", file=sys.stderr)
         if error.hint:
             print(f"  {error.hint}", file=sys.stderr)
-        return FAILED
+        return REFUSED if isinstance(error, Refused) else FAILED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("report", help="what an upgrade interrupted, and for how long")
     verb.add_argument("id", metavar="ID", nargs="?", help="default: the last one")
     form = verb.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="the fields of the contract")
+    form.add_argument("--json", action="store_true", help="every field, see issu-report(5)")
     form.add_argument("--svg", metavar="FILE", type=Path, help="write a Gantt chart")
     verb.set_defaults(act=show_report)
     return top
@@ -62,6 +62,8 @@ def start(words: argparse.Namespace) -> int:
     """Start issu@DEVICE.service, show its phases, and say how it went as far as one can see."""
     from .follow import follow
 
+    if os.geteuid() != 0:
+        raise IssuError("only root may start an upgrade", hint="sudo issu start …")
     return follow(words.device, block=not words.no_block)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
 from typing import NamedTuple
 
 import pyudev
@@ -71,8 +70,3 @@ def node_of(number: int) -> str | None:
     except (pyudev.DeviceNotFoundError, ValueError):
         return None
     return str(found.device_node) if found.device_node else None
-
-
-def identity(node: Path) -> int:
-    """The device number of a node; raises OSError."""
-    return node.stat().st_rdev

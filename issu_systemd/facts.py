@@ -6,9 +6,9 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from . import devices, mounts, record, settings
+from . import devices, gate, mounts, oldroot, reap, record, settings
 from .errors import IssuError, SettingsError
-from .preflight import Facts, Tree
+from .evidence import Facts, Tree
 from .run import run_inside
 from .settings import Settings
 from .switch import mechanism_of
@@ -21,8 +21,8 @@ INIT = "/usr/lib/systemd/systemd"
 
 def gather(manager: Manager, device: devices.Device, chosen: Settings) -> Facts:
     """The facts that can be had without mounting the target."""
-    root = os.stat("/").st_dev  # noqa: PTH116
-    points = [m for m in mounts.mounts() if m.dev == device.dev]
+    root = mounts.device_number("/")
+    points = mounts.on_device(device.dev)
     active = {u.name for u in manager.units() if u.active == "active"}
     return Facts(
         pid1=Path("/proc/1/comm").read_text().strip(),
@@ -42,8 +42,16 @@ def gather(manager: Manager, device: devices.Device, chosen: Settings) -> Facts:
         root_device=devices.node_of(root),
         mounted_rw=tuple(m.point for m in points if not m.read_only and m.point != "/"),
         not_mounts=tuple(m for m in chosen.carry_mounts if mounts.mount_at(m) is None),
-        not_loaded=tuple(unit for unit in chosen.keep if unit not in active),
+        claimed=not points and not oldroot.is_free(device.node),
+        not_loaded=tuple(k for k in chosen.keep if not any(gate.is_kept(u, [k]) for u in active)),
+        kept_running=running(chosen.keep),
     )
+
+
+def running(units: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the units that have processes."""
+    busy = {reap.unit_of(pid) for pid in reap.processes()} if units else set()
+    return tuple(sorted(unit for unit in busy if gate.is_kept(unit, units)))
 
 
 def stage_directory() -> tuple[Path, bool]:
@@ -74,7 +82,12 @@ def look(facts: Facts, root: Path) -> Facts:
     tree = Tree(os=name["os"], version=name["version"])
     if tree.os:
         merged = all((root / name).is_symlink() for name in ("bin", "sbin", "lib"))
-        tree = replace(tree, merged_usr=merged, settings_error=settings_error(root))
+        tree = replace(
+            tree,
+            merged_usr=merged,
+            settings_error=settings_error(root),
+            lacks_modules=has_modules(Path("/")) and not has_modules(root),
+        )
     if tree.os and (root / INIT.lstrip("/")).is_file():
         machine = elf_machine(root / INIT.lstrip("/"))
         tree = replace(tree, init=INIT, machine=machine)
@@ -104,6 +117,11 @@ def os_release(root: Path) -> dict[str, str]:
             "version": plain.get("VERSION_ID", plain.get("BUILD_ID", "")),
         }
     return {"os": "", "version": ""}
+
+
+def has_modules(root: Path) -> bool:
+    """Whether the tree has modules for the kernel that runs."""
+    return (root / "usr/lib/modules" / os.uname().release / "modules.dep").exists()
 
 
 def settings_error(root: Path) -> str:

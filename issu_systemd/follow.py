@@ -5,17 +5,19 @@ from __future__ import annotations
 import time
 
 from . import history
-from .errors import IssuError
+from .errors import IssuError, Refused
 from .record import RECORD
 from .systemd import Manager, escape_path
 
 LOOK_SEC = 0.2
-OK, FAILED, REFUSED = 0, 1, 3
+UNDO_SEC = 300.0
+OK = 0
 
 
 def follow(device: str, *, block: bool) -> int:
     """Start the upgrade; returns once services are about to stop, or when it was refused."""
     unit = f"issu@{escape_path(device)}.service"
+    known = set(history.ids())
     with Manager() as manager:
         job = manager.start(unit)
         if not block:
@@ -31,8 +33,17 @@ def follow(device: str, *, block: bool) -> int:
             print("release: every service stops now, and this session with them")
             print("  look again with: issu status; issu report", flush=True)
             return OK
-    document = history.last()
-    if document["result"] != "refused":
-        raise IssuError(f"the upgrade failed: {document['error']}")
-    print(f"issu: refused: {document['error']}")
-    return REFUSED
+        ended = time.monotonic() + UNDO_SEC
+        manager.wait_until(lambda: not alive(manager, unit), ended)
+    fresh = set(history.ids()) - known
+    if not fresh:
+        raise IssuError(f"{unit} failed", hint=f"journalctl -u '{unit}'")
+    document = history.find(max(fresh))
+    if document["result"] == "refused":
+        raise Refused(f"refused: {document['error']}")
+    raise IssuError(f"the upgrade failed: {document['error']}")
+
+
+def alive(manager: Manager, unit: str) -> bool:
+    """Whether the unit still does something: an undo runs after its job has ended."""
+    return any(u.name == unit and u.active not in ("inactive", "failed") for u in manager.units())

@@ -38,12 +38,13 @@ def is_kept(unit: str, keep: Iterable[str]) -> bool:
 def close(keep: Iterable[str], stop: Iterable[str], *, survive: bool) -> None:
     """Write the drop-ins: `keep` stays active, issu-halt.target is reached after `stop` stopped.
 
+    Both are units active now, never templates: another instance must start as it always does.
     `survive` says whether PID 1 can spare processes from its last signal. Raises OSError.
     """
-    for path in sorted(HOLD.glob("*.conf")):
-        drop_in(path.name.removesuffix(".conf"), path.read_text())
     for unit in keep:
-        drop_in(unit, KEEP + (SURVIVE if survive else ""))
+        stock = next((HOLD / f"{name}.conf" for name in held() if is_kept(unit, [name])), None)
+        text = stock.read_text() if stock else KEEP
+        drop_in(unit, text.replace("[Unit]\n", "[Unit]\n" + SURVIVE, 1) if survive else text)
     # Conflicts= also stops what ignores an isolate, as the journal does. Both keep the stopped
     # units loaded, and with them the time they stopped.
     drop_in(HALT, "[Unit]\n" + "".join(f"After={unit}\nConflicts={unit}\n" for unit in stop))

@@ -26,10 +26,14 @@ def current() -> dict[str, Any] | None:
 
 def last() -> dict[str, Any]:
     """The newest report; raises IssuError if there is none."""
-    ids = sorted(path.stem for path in PLACE.glob("*.json"))
-    if not ids:
-        raise IssuError(f"no upgrade is recorded in {PLACE}", hint="issu start DEVICE")
-    return find(ids[-1])
+    if known := ids():
+        return find(known[-1])
+    raise IssuError(f"no upgrade is recorded in {PLACE}", hint="issu start DEVICE")
+
+
+def ids() -> list[str]:
+    """The ids of the reports there are, oldest first."""
+    return sorted(path.stem for path in PLACE.glob("*.json"))
 
 
 def find(id: str) -> dict[str, Any]:
@@ -38,7 +42,7 @@ def find(id: str) -> dict[str, Any]:
     try:
         document: dict[str, Any] = json.loads(path.read_text())
     except FileNotFoundError:
-        known = ", ".join(sorted(p.stem for p in PLACE.glob("*.json"))[-5:]) or "none"
+        known = ", ".join(ids()[-5:]) or "none"
         raise IssuError(f"no upgrade {id}", hint=f"the last ones: {known}") from None
     except (OSError, ValueError) as error:
         raise IssuError(f"{path}: {error}") from error

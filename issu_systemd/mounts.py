@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -63,6 +64,29 @@ def mount_at(point: str) -> Mount | None:
     return next((m for m in reversed(mounts()) if m.point == point), None)
 
 
+def device_number(point: str) -> int:
+    """The number of the block device below a mount; st_dev is another one on btrfs."""
+    found = mount_at(point)
+    number = os.stat(point).st_dev  # noqa: PTH116
+    if os.major(number) or found is None:
+        return number
+    return block_number(found.source) or number
+
+
+def on_device(number: int) -> list[Mount]:
+    """The mounts of a block device."""
+    return [m for m in mounts() if m.dev == number or block_number(m.source) == number]
+
+
+def block_number(node: str) -> int | None:
+    """The device number of a block device's node, None if it is no such thing."""
+    try:
+        status = os.stat(node)  # noqa: PTH116
+    except (OSError, ValueError):
+        return None
+    return status.st_rdev if stat.S_ISBLK(status.st_mode) else None
+
+
 def below(point: str) -> Iterator[Mount]:
     """The mounts at and below `point`, deepest first."""
     inside = [m for m in mounts() if m.point == point or m.point.startswith(point + "/")]
@@ -80,8 +104,11 @@ def remount(point: Path, options: str) -> None:
 
 
 def bind(source: str, point: Path) -> None:
-    """Bind a mount, with all below it, to a second place; raises IssuError."""
-    run(["mount", "--rbind", source, point])
+    """Bind a mount, with all below it, to a second place; raises IssuError.
+
+    A slave, so that to unmount it there leaves the first place alone.
+    """
+    run(["mount", "--rbind", "--make-rslave", source, point])
 
 
 def sync(point: Path) -> None:

@@ -7,13 +7,15 @@ Patent [0064]: the new software must stand ready on the other root before the tr
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
+
+from .evidence import Facts
 
 BLOCK, WARN, INFO = "block", "warn", "info"
 # PID 1 refuses to reload with less on /run/systemd (RELOAD_DISK_SPACE_MIN, dbus-manager.c).
 RUN_MIN_BYTES = 16 * 1024 * 1024
 MEMORY_MIN_BYTES = 64 * 1024 * 1024
+READ_ONLY_TYPES = ("squashfs", "erofs", "cramfs", "iso9660")
 
 
 class Finding(NamedTuple):
@@ -23,47 +25,6 @@ class Finding(NamedTuple):
     severity: str
     text: str
     way_out: str
-
-
-@dataclass(frozen=True)
-class Tree:
-    """What was found in the mounted target."""
-
-    os: str = ""  # PRETTY_NAME of os-release, "" without one
-    version: str = ""
-    init: str = ""  # PID 1's program, "" when there is none
-    init_says: str = ""  # first line of `systemd --version` run inside, "" if it did not run
-    init_error: str = ""
-    machine: int = 0  # ELF e_machine of init
-    merged_usr: bool = True
-    issu_says: str = ""  # `issu --version` run inside
-    settings_error: str = ""
-
-
-@dataclass(frozen=True)
-class Facts:
-    """Everything the checks look at. Sizes are bytes; devices are st_dev numbers."""
-
-    pid1: str = "systemd"
-    uid: int = 0
-    mechanism: str | None = "soft-reboot"
-    strategy: str = "halt"
-    accept_mode: str = "auto"
-    machine: int = 62
-    run_free: int = 1 << 30
-    memory_free: int = 1 << 30
-    in_progress: bool = False
-    target: str = ""
-    target_dev: int = 0
-    target_fstype: str = "ext4"
-    target_read_only: bool = False
-    root_dev: int = 0
-    root_device: str | None = None
-    mounted_rw: tuple[str, ...] = ()  # where the target is mounted read-write already
-    mount_error: str = ""
-    not_mounts: tuple[str, ...] = ()  # carried mounts that are none
-    not_loaded: tuple[str, ...] = ()  # kept units that are not active
-    tree: Tree | None = None  # None while the target is not mounted
 
 
 Check = Callable[[Facts], Iterator[Finding]]
@@ -106,8 +67,9 @@ def accept_mode_exists(f: Facts) -> Iterator[Finding]:
 def nothing_else_runs(f: Facts) -> Iterator[Finding]:
     if f.in_progress:
         yield Finding(
-            "busy", BLOCK, "another upgrade is in progress", "`issu status` shows how far it is"
-        )
+            "busy", BLOCK, "another upgrade is in progress",
+            "`issu status` shows it; if it is stuck: systemctl restart issu-arrive.service",
+        )  # fmt: skip
 
 
 def run_has_room(f: Facts) -> Iterator[Finding]:
@@ -145,10 +107,11 @@ def target_has_file_system(f: Facts) -> Iterator[Finding]:
 
 
 def target_is_writable(f: Facts) -> Iterator[Finding]:
-    if f.target_read_only:
+    why = "is read-only" if f.target_read_only else f"is {f.target_fstype}, which is read-only"
+    if f.target_read_only or f.target_fstype in READ_ONLY_TYPES:
         yield Finding(
-            "read-only", BLOCK, f"{f.target} is read-only; files must be carried to it",
-            f"blockdev --setrw {f.target}",
+            "read-only", BLOCK, f"{f.target} {why}; files must be carried to it",
+            f"blockdev --setrw {f.target}, or use another file system",
         )  # fmt: skip
 
 
@@ -157,6 +120,14 @@ def target_is_not_in_use(f: Facts) -> Iterator[Finding]:
         yield Finding(
             "mounted", BLOCK, f"{f.target} is mounted read-write at {point}", f"umount {point}"
         )
+
+
+def target_is_unclaimed(f: Facts) -> Iterator[Finding]:
+    if f.claimed and not f.mounted_rw and f.target_dev != f.root_dev:
+        yield Finding(
+            "claimed", BLOCK, f"{f.target} is in use: by LVM, RAID, swap, a container, or one of "
+            "its partitions is", f"lsblk {f.target} shows by what",
+        )  # fmt: skip
 
 
 def target_mounts(f: Facts) -> Iterator[Finding]:
@@ -240,6 +211,25 @@ def kept_units_are_active(f: Facts) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def kept_processes_survive(f: Facts) -> Iterator[Finding]:
+    ends = "this systemd ends them when it switches, and it stays down"
+    pins = "they keep the old root in use until they end"
+    for unit in f.kept_running:
+        yield Finding(
+            "keep-running", WARN,
+            f"{unit} is kept with its processes: {ends if f.mechanism == 'switch-root' else pins}",
+            "keep only units without processes",
+        )  # fmt: skip
+
+
+def target_has_modules(f: Facts) -> Iterator[Finding]:
+    if f.tree and f.tree.lacks_modules:
+        yield Finding(
+            "modules", WARN, f"{f.target} holds no modules for the running kernel; none that is "
+            "not loaded yet can be", "install the running kernel's package in the new root",
+        )  # fmt: skip
+
+
 def root_is_a_device(f: Facts) -> Iterator[Finding]:
     if f.root_device is None:
         yield Finding(
@@ -252,9 +242,10 @@ def root_is_a_device(f: Facts) -> Iterator[Finding]:
 CHECKS: tuple[Check, ...] = (
     pid1_is_systemd, we_are_root, mechanism_exists, strategy_exists, accept_mode_exists,
     nothing_else_runs, run_has_room, memory_is_there, target_is_not_root, target_has_file_system,
-    target_is_writable, target_is_not_in_use, target_mounts, target_holds_an_os, target_has_init,
-    target_init_is_ours, target_init_runs, target_is_merged, target_has_us,
-    target_settings_are_right, carried_mounts_are_mounts, kept_units_are_active, root_is_a_device,
+    target_is_writable, target_is_not_in_use, target_is_unclaimed, target_mounts,
+    target_holds_an_os, target_has_init, target_init_is_ours, target_init_runs, target_is_merged,
+    target_has_us, target_has_modules, target_settings_are_right, carried_mounts_are_mounts,
+    kept_units_are_active, kept_processes_survive, root_is_a_device,
 )  # fmt: skip
 
 

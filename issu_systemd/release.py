@@ -37,7 +37,7 @@ def prepare(manager: Manager, story: Record, chosen: Settings) -> None:
     record.save(story)
     record.write_atomically(record.SKIP, "".join(f"{unit}\n" for unit in story.skip))
     survive = b"SurviveFinalKillSignal" in property_names(manager)
-    gate.close(chosen.keep, to_stop(units, story), survive=survive)
+    gate.close(story.kept, to_stop(units, story), survive=survive)
     record.write_atomically(record.IN_PROGRESS, f"{story.id}\n")
     manager.call("Reload")
 

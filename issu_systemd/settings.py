@@ -16,9 +16,11 @@ UNIT_SUFFIXES = (
     "service", "socket", "timer", "path", "target", "mount", "automount", "swap", "slice", "device",
 )  # fmt: skip
 _SPAN = re.compile(
-    r"(\d+)\s*(usec|us|msec|ms|seconds|second|sec|s|minutes|minute|min|m|hours|hour|hr|h|)"
-)
-_USEC = {"u": 1, "us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000}
+    r"(\d+)\s*(usec|us|msec|ms|seconds?|sec|s|minutes?|min|m|hours?|hr|h|days?|d|)"
+)  # fmt: skip
+_USEC = {
+    "us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from . import carry, continuity, facts, log, record, release, report
+from . import carry, continuity, facts, gate, log, record, release, report
 from .errors import Busy, IssuError, RecordError
 from .phase import STOPPED, Phase
 from .record import Record
@@ -53,6 +53,7 @@ def bring_back(manager: Manager, story: Record) -> None:
     logger.info("starting again what was stopped")
     deadline = time.monotonic() + BACK_SEC
     wanted = [story.default_target or manager.default_target(), *stopped_units(manager, story)]
+    manager.call("StopUnit", "ss", gate.HALT, "replace")
     for unit in manager.start_and_wait(wanted, deadline):
         story.find("not-back", "warn", f"{unit} did not come back", f"systemctl status {unit}")
 

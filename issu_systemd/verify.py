@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
-
+from .phase import Phase
 from .record import Record
 from .systemd import Manager
 
 
 def verify(manager: Manager, story: Record) -> list[str]:
     """Wait until healthy or until the time of [verify] is over; what is wrong, a sentence each."""
-    deadline = time.monotonic() + story.verify_timeout_usec / 1_000_000
+    deadline = ((story.start_of(Phase.VERIFY) or 0) + story.verify_timeout_usec) / 1_000_000
     wanted = [manager.default_target(), *story.verify_units]
     manager.wait_until(lambda: not missing(manager, wanted), deadline)
     seconds = story.verify_timeout_usec // 1_000_000
