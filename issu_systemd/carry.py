@@ -46,16 +46,19 @@ def copy(source: Path, place: Path) -> None:
     """Copy a file, link or directory so that `place` is never half written; raises OSError."""
     place.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir() and not source.is_symlink():
+        if place.is_symlink():  # it may lead out of the new root, to the running one
+            place.unlink()
         place.mkdir(exist_ok=True)
         for child in source.iterdir():
             copy(child, place / child.name)
-        shutil.copystat(source, place)
         own(source, place)
+        shutil.copystat(source, place)
         return
     draft = place.with_name(f".{place.name}.issu")
     try:
-        shutil.copy2(source, draft, follow_symlinks=False)
-        own(source, draft)
+        shutil.copyfile(source, draft, follow_symlinks=False)
+        own(source, draft)  # before the mode and attributes, some of which a chown clears
+        shutil.copystat(source, draft, follow_symlinks=False)
         draft.replace(place)
     except OSError:
         draft.unlink(missing_ok=True)
@@ -72,6 +75,8 @@ def bind_mounts(points: tuple[str, ...], root: Path) -> None:
     """Bind each mount into the new root, where the new PID 1 finds it mounted."""
     for point in points:
         place = inside(root, point)
+        if place.is_symlink():
+            raise IssuError(f"{point} is a link in the new root, nothing can be mounted there")
         place.mkdir(parents=True, exist_ok=True)
         mounts.bind(point, place)
 

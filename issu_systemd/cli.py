@@ -19,7 +19,9 @@ def main() -> int:
     """Run the command; the exit status is documented in issu(1)."""
     words = parser().parse_args()
     try:
-        return int(words.act(words))
+        status = int(words.act(words))
+        sys.stdout.flush()
+        return status
     except IssuError as error:
         print(f"issu: {error}", file=sys.stderr)
         if error.hint:

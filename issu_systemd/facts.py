@@ -13,6 +13,7 @@ from .run import run_inside
 from .settings import Settings
 from .switch import mechanism_of
 from .systemd import Manager
+from .tree import resolve
 
 # systemd 252 cannot switch to a root below /run (ELOOP), so it is mounted in the old root.
 STAGES = (Path("/sysroot"), Path("/mnt"))
@@ -88,8 +89,8 @@ def look(facts: Facts, root: Path) -> Facts:
             settings_error=settings_error(root),
             lacks_modules=has_modules(Path("/")) and not has_modules(root),
         )
-    if tree.os and (root / INIT.lstrip("/")).is_file():
-        machine = elf_machine(root / INIT.lstrip("/"))
+    if tree.os and resolve(root, INIT).is_file():
+        machine = elf_machine(resolve(root, INIT))
         tree = replace(tree, init=INIT, machine=machine)
         if machine == facts.machine:
             says, error = first_line(root, [INIT, "--version"])
@@ -102,12 +103,8 @@ def look(facts: Facts, root: Path) -> Facts:
 def os_release(root: Path) -> dict[str, str]:
     """`os` and `version` of the tree's os-release(5), empty without one."""
     for name in ("etc/os-release", "usr/lib/os-release"):
-        path = root / name
-        if path.is_symlink():  # by hand, since an absolute one would lead out of the tree
-            link = path.readlink()
-            path = root / str(link).lstrip("/") if link.is_absolute() else path.parent / link
         try:
-            lines = path.read_text().splitlines()
+            lines = resolve(root, name).read_text(errors="replace").splitlines()
         except OSError:
             continue
         pairs = dict(line.split("=", 1) for line in lines if "=" in line)
@@ -148,7 +145,7 @@ def elf_machine(path: Path) -> int:
     """e_machine of an ELF file, see elf(5); 0 if it is none."""
     with path.open("rb") as file:
         head = file.read(20)
-    if head[:4] != b"\x7fELF":
+    if head[:4] != b"\x7fELF" or len(head) < 20:
         return 0
     return int.from_bytes(head[18:20], "little" if head[5] == 1 else "big")
 

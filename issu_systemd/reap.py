@@ -25,12 +25,13 @@ def processes() -> list[int]:
 
 
 def is_kernel_thread(pid: int) -> bool:
-    """Whether the process has no user space; one that is gone counts as one."""
+    """Whether the process has no user space: a thread of the kernel, or one that has ended."""
     try:
-        stat = (PROC / str(pid) / "stat").read_text()
+        stat = (PROC / str(pid) / "stat").read_text(errors="replace")
     except OSError:
         return True
-    return bool(int(stat.rpartition(")")[2].split()[6]) & _KERNEL_THREAD)
+    fields = stat.rpartition(")")[2].split()
+    return fields[0] in "ZX" or bool(int(fields[6]) & _KERNEL_THREAD)
 
 
 def unit_of(pid: int) -> str:

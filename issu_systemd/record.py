@@ -107,7 +107,7 @@ def loads(text: str, name: str = str(RECORD)) -> Record:
 def load(path: Path = RECORD) -> Record:
     """The record of the upgrade that runs; raises RecordError if there is none."""
     try:
-        return loads(path.read_text(), str(path))
+        return loads(path.read_text(errors="replace"), str(path))
     except OSError as error:
         raise RecordError(f"{path}: {error.strerror}", hint="no upgrade runs") from error
 
@@ -132,6 +132,14 @@ def write_atomically(path: Path, text: str) -> None:
         raise
 
 
+def take(fd: int, how: int) -> None:
+    """flock(2) an open file; raises Busy when somebody else has it."""
+    try:
+        fcntl.flock(fd, how)
+    except BlockingIOError:
+        raise Busy("another upgrade runs", hint="`issu status` shows it") from None
+
+
 @contextmanager
 def lock(*, wait: bool = False) -> Iterator[None]:
     """Hold the one lock of all upgrades; raises Busy when it is taken and `wait` is false.
@@ -141,9 +149,7 @@ def lock(*, wait: bool = False) -> Iterator[None]:
     DIRECTORY.mkdir(mode=0o755, exist_ok=True)
     fd = os.open(DIRECTORY, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        take(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
-    except BlockingIOError:
-        raise Busy("another upgrade runs", hint="`issu status` shows it") from None
     finally:
         os.close(fd)

@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 HISTORY = carry.HISTORY
 JOURNAL_FLUSH = "systemd-journal-flush.service"  # gated, since services would wait for it
+BACK = (*release.STOPPABLE, ".target")
+STAYED = "PID 1 stayed on the old root; its log says why"
 BACK_SEC = 120.0  # for the services to come back
 LOGIND = ("user@", "user-runtime-dir@")  # come and go with the sessions that logind opens
 
@@ -34,10 +37,11 @@ def undo(manager: Manager, story: Record, error: str, *, result: str = "failed")
     story.error = error
     story.result = result
     logger.error("%s: %s", result, error)
-    if release.undo_files():
-        manager.call("Reload")
+    reload = release.undo_files()
     if story.phase in STOPPED:
         bring_back(manager, story)
+    if reload:  # not before: PID 1 would forget when the units that are stopped now were stopped
+        manager.call("Reload")
     if story.stage:
         try:
             facts.unstage(Path(story.stage), made=story.stage_made)
@@ -49,23 +53,27 @@ def undo(manager: Manager, story: Record, error: str, *, result: str = "failed")
 
 
 def bring_back(manager: Manager, story: Record) -> None:
-    """Start the default target and every unit that was active; tell which did not come."""
+    """Start every unit that was active, and no other; tell which did not come.
+
+    What still is active is started too, for what it wants: a target such as network.target comes
+    in no other way. A target comes without what it wants, which may have been stopped by hand.
+    """
     logger.info("starting again what was stopped")
     deadline = time.monotonic() + BACK_SEC
-    wanted = [story.default_target or manager.default_target(), *stopped_units(manager, story)]
     manager.call("StopUnit", "ss", gate.HALT, "replace")
-    for unit in manager.start_and_wait(wanted, deadline):
-        story.find("not-back", "warn", f"{unit} did not come back", f"systemctl status {unit}")
-
-
-def stopped_units(manager: Manager, story: Record) -> list[str]:
-    """The units that were active before and are not now, which can be started."""
-    active = {unit.name for unit in manager.units() if unit.active == "active"}
-    return [
-        unit
-        for unit in story.before
-        if unit.endswith(release.STOPPABLE) and unit not in active and not unit.startswith(LOGIND)
-    ]
+    wanted = [u for u in story.before if u.endswith(BACK) and not u.startswith(LOGIND)]
+    jobs = []
+    for unit in sorted(wanted, key=lambda name: name.endswith(".target")):
+        mode = "ignore-requirements" if unit.endswith(".target") else "replace"
+        with suppress(IssuError):  # not all may be started by name
+            jobs.append(manager.start(unit, mode))
+    for job in jobs:
+        manager.wait_job(job, deadline)
+    active = {unit.name for unit in manager.units() if unit.active in ("active", "reloading")}
+    for unit in wanted:
+        found = manager.properties(unit)
+        if unit not in active and found["ConditionResult"] and found["CanStart"]:
+            story.find("not-back", "warn", f"{unit} did not come back", f"systemctl status {unit}")
 
 
 def accept(manager: Manager, story: Record, troubles: list[str]) -> None:
@@ -156,6 +164,8 @@ def times_of(properties: dict[str, Any]) -> report.UnitTimes:
 def death(story: Record) -> str:
     """How the agent ended, from what PID 1 tells ExecStopPost= (systemd.exec(5))."""
     code, status = os.environ.get("EXIT_CODE", ""), os.environ.get("EXIT_STATUS", "")
+    if os.environ.get("SERVICE_RESULT") == "success" and story.phase is Phase.SWITCH:
+        return STAYED
     if os.environ.get("SERVICE_RESULT") == "success":
         return f"stopped on request in phase {story.phase}"
     if os.environ.get("SERVICE_RESULT") == "timeout":
@@ -181,6 +191,7 @@ def main() -> int:
         print(f"<3>{error}", file=sys.stderr)
         return 1
     return 0
+
 
 if __name__ == "__main__":
     sys.exit(main())

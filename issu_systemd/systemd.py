@@ -47,7 +47,8 @@ class Job(NamedTuple):
 def notify(*, status: str = "", ready: bool = False) -> None:
     """Tell PID 1 our state by sd_notify(3); nothing happens outside a unit."""
     if os.environ.get("NOTIFY_SOCKET"):
-        _notify(False, ready=int(ready), status=status) if status else _notify(False, ready=1)
+        told: dict[str, object] = {"status": status} if status else {}
+        _notify(False, **told, **({"ready": 1} if ready else {}))
 
 
 def _on_job_removed(message: Any, error: Any = None, userdata: Any = None) -> None:
@@ -190,7 +191,7 @@ class Manager:
 
 def escape_path(path: str) -> str:
     """A path as it stands in a unit name, see systemd.unit(5) and systemd-escape(1) --path."""
-    text = "/".join(part for part in path.split("/") if part) or "/"
+    text = "/".join(part for part in path.split("/") if part not in ("", ".")) or "/"
     return "-" if text == "/" else "".join(_escape(c, i == 0) for i, c in enumerate(text))
 
 
@@ -200,7 +201,7 @@ def _escape(char: str, first: bool) -> str:
     plain = char.isascii() and (char.isalnum() or char in ":_.")
     if plain and not (first and char == "."):
         return char
-    return "".join(f"\\x{byte:02x}" for byte in char.encode())
+    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(char))
 
 
 def _job_id(path: bytes) -> int:

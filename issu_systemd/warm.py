@@ -13,6 +13,7 @@ from pathlib import Path
 
 from .errors import IssuError
 from .run import run_inside
+from .tree import resolve
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +28,10 @@ _LIBRARY = re.compile(r"(/\S+) \(0x")
 def warm(root: Path) -> int:
     """Read the files; returns how many bytes are in the page cache now because of it."""
     programs = {*SHELLS, *commands(root)}
-    paths = {root / path.lstrip("/") for path in {*programs, *libraries(root, programs)}}
+    paths = {resolve(root, path) for path in {*programs, *libraries(root, programs)}}
     paths |= {p for name in ALWAYS for p in (root / name).rglob("*")}
     paths |= set(root.glob(LIBRARIES))
-    if any("python3" in first_bytes(root / program.lstrip("/")) for program in programs):
+    if any("python3" in first_bytes(resolve(root, program)) for program in programs):
         paths |= set(root.glob("usr/lib/python3*/**/*.pyc"))
     size = sum(read(path) for path in sorted(paths))
     log.info("stage: read %d MiB of the new root into memory", size >> 20)
@@ -50,7 +51,7 @@ def commands(root: Path) -> list[str]:
 
 def libraries(root: Path, programs: Iterable[str]) -> list[str]:
     """The shared libraries that the programs load, as the tree's own ldd(1) says."""
-    there = [p for p in sorted(programs) if (root / p.lstrip("/")).is_file()]
+    there = [p for p in sorted(programs) if resolve(root, p).is_file()]
     done = run_inside(root, ["ldd", *there], check=False)
     return sorted(set(_LIBRARY.findall(done.stdout)))
 

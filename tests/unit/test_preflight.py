@@ -1,0 +1,157 @@
+"""Each check fires on one changed fact, and only that one; nothing fires on good facts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from issu_systemd.evidence import Facts, Tree
+from issu_systemd.preflight import (
+    BLOCK,
+    CHECKS,
+    INFO,
+    MEMORY_MIN_BYTES,
+    RUN_MIN_BYTES,
+    WARN,
+    Finding,
+    blocks,
+    judge,
+)
+
+TREE = Tree(
+    os="Debian GNU/Linux 13 (trixie)",
+    version="13",
+    init="/usr/lib/systemd/systemd",
+    init_says="systemd 257 (257.13-1~deb13u1)",
+    machine=62,
+    issu_says="issu 0.1.0",
+)
+BEFORE_MOUNT = Facts(target="/dev/sdb2", target_dev=2066, root_dev=2049, root_device="/dev/sda1")
+GOOD = replace(BEFORE_MOUNT, tree=TREE)
+
+# id, severity, the facts that differ from good ones, and what the sentence must name
+Case = tuple[str, str, dict[str, Any], str]
+CASES: list[Case] = [
+    ("pid1", BLOCK, {"pid1": "runit"}, "runit"),
+    ("root", BLOCK, {"uid": 1000}, "1000"),
+    ("mechanism", BLOCK, {"mechanism": None}, "SwitchRoot"),
+    ("strategy", BLOCK, {"strategy": "live"}, "live"),
+    ("accept-mode", BLOCK, {"accept_mode": "manual"}, "manual"),
+    ("busy", BLOCK, {"in_progress": True}, "another upgrade"),
+    ("run-space", BLOCK, {"run_free": RUN_MIN_BYTES - 1}, "15 MiB"),
+    ("memory", BLOCK, {"memory_free": MEMORY_MIN_BYTES - 1}, "63 MiB"),
+    ("running-root", BLOCK, {"target_dev": GOOD.root_dev}, "/dev/sdb2"),
+    ("no-file-system", BLOCK, {"target_fstype": ""}, "/dev/sdb2"),
+    ("read-only", BLOCK, {"target_read_only": True}, "/dev/sdb2"),
+    ("read-only", BLOCK, {"target_fstype": "squashfs"}, "squashfs"),
+    ("mounted", BLOCK, {"mounted_rw": ("/srv",)}, "/srv"),
+    ("claimed", BLOCK, {"claimed": True}, "/dev/sdb2"),
+    ("mount", BLOCK, {"mount_error": "bad superblock"}, "bad superblock"),
+    ("no-os", BLOCK, {"tree": Tree()}, "/dev/sdb2"),
+    ("no-init", BLOCK, {"tree": replace(TREE, init="", init_says="", issu_says="")}, "systemd"),
+    ("architecture", BLOCK, {"tree": replace(TREE, machine=183, init_says="")}, "183"),
+    ("architecture", BLOCK, {"machine": 183, "tree": replace(TREE, init_says="")}, "62"),
+    (
+        "init-runs",
+        BLOCK,
+        {"tree": replace(TREE, init_says="", init_error="libc.so.6: not found", issu_says="")},
+        "libc.so.6: not found",
+    ),
+    ("init-runs", BLOCK, {"tree": replace(TREE, init_says="busybox 1.36")}, "/dev/sdb2"),
+    ("merged-usr", BLOCK, {"tree": replace(TREE, merged_usr=False)}, "/lib"),
+    ("issu-missing", BLOCK, {"tree": replace(TREE, issu_says="")}, "/dev/sdb2"),
+    ("target-settings", BLOCK, {"tree": replace(TREE, settings_error="x.toml: kep")}, "x.toml"),
+    ("carry-mount", BLOCK, {"not_mounts": ("/var/lib/element",)}, "/var/lib/element"),
+    ("keep-inactive", WARN, {"not_loaded": ("frr.service",)}, "frr.service"),
+    ("keep-running", WARN, {"kept_running": ("frr.service",)}, "frr.service"),
+    ("modules", WARN, {"tree": replace(TREE, lacks_modules=True)}, "/dev/sdb2"),
+    ("no-root-device", INFO, {"root_device": None}, "running root"),
+]
+
+
+@pytest.mark.parametrize("facts", [GOOD, BEFORE_MOUNT], ids=["mounted", "before-mount"])
+def test_nothing_fires_on_good_facts(facts: Facts) -> None:
+    assert judge(facts) == []
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
+def test_one_changed_fact_fires_one_check(case: Case) -> None:
+    id, severity, changed, named = case
+    found = judge(replace(GOOD, **changed))
+    assert [(finding.id, finding.severity) for finding in found] == [(id, severity)]
+    assert named in found[0].text
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
+def test_only_one_check_fires(case: Case) -> None:
+    facts = replace(GOOD, **case[2])
+    assert len([check for check in CHECKS if list(check(facts))]) == 1
+
+
+def test_every_check_has_a_case_and_an_id_of_its_own() -> None:
+    ids = {
+        check: {finding.id for _, _, changed, _ in CASES for finding in check(facts(changed))}
+        for check in CHECKS
+    }
+    assert {check.__name__: len(found) for check, found in ids.items() if len(found) != 1} == {}
+    assert [id for id, n in Counter(min(found) for found in ids.values()).items() if n > 1] == []
+
+
+def facts(changed: dict[str, Any]) -> Facts:
+    return replace(GOOD, **changed)
+
+
+def test_what_blocks_has_a_way_out() -> None:
+    findings = [finding for _, _, changed, _ in CASES for finding in judge(facts(changed))]
+    assert {finding.severity for finding in findings} == {BLOCK, WARN, INFO}
+    assert [finding.id for finding in blocks(findings) if not finding.way_out] == []
+    assert [finding.id for finding in findings if not finding.text] == []
+
+
+@pytest.mark.parametrize(
+    ("free", "fires"), [(RUN_MIN_BYTES - 1, True), (RUN_MIN_BYTES, False)], ids=["less", "enough"]
+)
+def test_the_room_needed_is_enough(free: int, fires: bool) -> None:
+    assert bool(judge(replace(GOOD, run_free=free))) == fires
+
+
+def test_one_finding_for_each_thing() -> None:
+    found = judge(replace(GOOD, mounted_rw=("/a", "/b"), not_mounts=("/c", "/d")))
+    assert [finding.way_out for finding in found[:2]] == ["umount /a", "umount /b"]
+    assert len(found) == 4
+
+
+def test_a_mounted_target_is_not_claimed_by_somebody_unseen() -> None:
+    for changed in ({"mounted_rw": ("/srv",)}, {"target_dev": GOOD.root_dev}):
+        found = [finding.id for finding in judge(facts({"claimed": True, **changed}))]
+        assert len(found) == 1
+        assert "claimed" not in found
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "says"), [("switch-root", "stays down"), ("soft-reboot", "old root in use")]
+)
+def test_what_becomes_of_kept_processes(mechanism: str, says: str) -> None:
+    [finding] = judge(replace(GOOD, mechanism=mechanism, kept_running=("frr.service",)))
+    assert says in finding.text
+
+
+def test_the_blocking_ones_come_first() -> None:
+    everything = judge(
+        replace(GOOD, root_device=None, not_loaded=("a.service",), uid=1, pid1="runit")
+    )
+    assert [f.severity for f in everything] == [BLOCK, BLOCK, WARN, INFO]
+    assert [f.id for f in everything] == ["pid1", "root", "keep-inactive", "no-root-device"]
+    assert blocks(everything) == everything[:2]
+
+
+def test_a_finding_that_does_not_block() -> None:
+    assert blocks([Finding("x", WARN, "", ""), Finding("y", INFO, "", "")]) == []
+
+
+def test_a_target_without_an_os_is_told_once() -> None:
+    """The checks of what a tree holds do not pile up on an empty file system."""
+    assert [finding.id for finding in judge(replace(GOOD, tree=Tree()))] == ["no-os"]

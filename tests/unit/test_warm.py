@@ -1,0 +1,113 @@
+"""What is read ahead: out of `systemd --test` and ldd of Debian 12 and 13."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+from issu_systemd import warm
+from issu_systemd.errors import IssuError
+
+DATA = Path(__file__).parent / "data"
+DNSMASQ = "/usr/share/dnsmasq/systemd-helper"
+NGINX = ["/sbin/start-stop-daemon", "/usr/sbin/nginx"]
+
+
+def answer(monkeypatch: pytest.MonkeyPatch, text: str) -> list[list[str]]:
+    """Let every program of the tree print `text`; the list fills with what is run."""
+    asked: list[list[str]] = []
+
+    def run_inside(root: Path, argv: list[str], **how: Any) -> CompletedProcess[str]:
+        asked.append([str(word) for word in argv])
+        return CompletedProcess(argv, 0, text, "")
+
+    monkeypatch.setattr(warm, "run_inside", run_inside)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("version", "journald"),
+    [("252", "/lib/systemd/systemd-journald"), ("257", "/usr/lib/systemd/systemd-journald")],
+)
+def test_the_programs_of_the_default_target(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, journald: str
+) -> None:
+    plan = (DATA / f"systemd-test-{version}.txt").read_text()
+    asked = answer(monkeypatch, plan)
+    assert plan.count("Command Line: journalctl ") == 2  # a name without a path is left out
+    assert warm.commands(tmp_path) == sorted(["/bin/kill", journald, DNSMASQ, *NGINX])
+    assert asked[0][:2] == ["/usr/lib/systemd/systemd", "--test"]
+
+
+def test_a_plan_that_cannot_be_had_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def run_inside(*args: Any, **how: Any) -> CompletedProcess[str]:
+        raise IssuError("took longer than 60 s")
+
+    monkeypatch.setattr(warm, "run_inside", run_inside)
+    assert warm.commands(tmp_path) == []
+    assert "took longer than 60 s" in caplog.text
+
+
+@pytest.mark.parametrize("version", ["252", "257"])
+def test_the_libraries_of_programs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    (tmp_path / "usr/sbin").mkdir(parents=True)
+    (tmp_path / "usr/sbin/nginx").touch()
+    asked = answer(monkeypatch, (DATA / f"ldd-{version}.txt").read_text())
+    found = warm.libraries(tmp_path, ["/usr/sbin/nginx", "/usr/sbin/nosuch"])
+    assert asked == [["ldd", "/usr/sbin/nginx"]]
+    assert "/lib64/ld-linux-x86-64.so.2" in found
+    assert "/lib/x86_64-linux-gnu/libc.so.6" in found
+    assert found == sorted(set(found))
+    assert [path for path in found if ".so" not in path] == []
+
+
+def test_a_file_is_read_once_and_a_link_is_not(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"x" * 3_000_000)
+    (tmp_path / "link").symlink_to(file)
+    (tmp_path / "dangling").symlink_to("nowhere")
+    assert warm.read(file) == 3_000_000
+    for name in ("link", "dangling", "nosuch", "."):
+        assert warm.read(tmp_path / name) == 0
+
+
+def test_warm_reads_programs_libraries_and_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {
+        "usr/sbin/nginx": 1000,
+        "lib/x86_64-linux-gnu/libcrypt.so.1": 200,
+        "usr/lib/systemd/system/nginx.service": 30,
+        "etc/hostname": 4,
+    }
+    for name, size in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * size)
+    (tmp_path / "usr/share").mkdir()
+    (tmp_path / "usr/share/unread").write_bytes(b"x" * 50_000)
+    plan, ldd = ((DATA / name).read_text() for name in ("systemd-test-257.txt", "ldd-257.txt"))
+    answer(monkeypatch, plan + ldd)
+    assert warm.warm(tmp_path) == 1234
+
+
+def test_python_is_read_where_a_program_needs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = tmp_path / "usr/lib/python3.13/__pycache__/x.pyc"
+    module.parent.mkdir(parents=True)
+    module.write_bytes(b"x" * 100)
+    helper = tmp_path / DNSMASQ.lstrip("/")
+    helper.parent.mkdir(parents=True)
+    answer(monkeypatch, f"\t\t\tCommand Line: {DNSMASQ} exec\n")
+    helper.write_text("#!/bin/sh\n")
+    assert warm.warm(tmp_path) == 10
+    helper.write_text("#!/usr/bin/python3\n")
+    assert warm.warm(tmp_path) == 19 + 100
