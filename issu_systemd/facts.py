@@ -44,7 +44,7 @@ def gather(manager: Manager, device: devices.Device, chosen: Settings) -> Facts:
         mounted_rw=tuple(m.point for m in points if not m.read_only and m.point != "/"),
         not_mounts=tuple(m for m in chosen.carry_mounts if mounts.mount_at(m) is None),
         claimed=not points and not oldroot.is_free(device.node),
-        not_loaded=tuple(k for k in chosen.keep if not any(gate.is_kept(u, [k]) for u in active)),
+        not_loaded=tuple(k for k in chosen.keep if not any(gate.is_among(u, [k]) for u in active)),
         kept_running=running(chosen.keep),
     )
 
@@ -52,7 +52,7 @@ def gather(manager: Manager, device: devices.Device, chosen: Settings) -> Facts:
 def running(units: tuple[str, ...]) -> tuple[str, ...]:
     """Those of the units that have processes."""
     busy = {reap.unit_of(pid) for pid in reap.processes()} if units else set()
-    return tuple(sorted(unit for unit in busy if gate.is_kept(unit, units)))
+    return tuple(sorted(unit for unit in busy if gate.is_among(unit, units)))
 
 
 def stage_directory() -> tuple[Path, bool]:

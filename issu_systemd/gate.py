@@ -28,7 +28,7 @@ def held() -> list[str]:
     return sorted(path.name.removesuffix(".conf") for path in HOLD.glob("*.conf"))
 
 
-def is_kept(unit: str, keep: Iterable[str]) -> bool:
+def is_among(unit: str, keep: Iterable[str]) -> bool:
     """Whether a unit, or the template it is made from, is in the list."""
     prefix, at, rest = unit.partition("@")
     template = f"{prefix}@.{rest.rpartition('.')[2]}" if at else unit
@@ -42,7 +42,7 @@ def close(keep: Iterable[str], stop: Iterable[str], *, survive: bool) -> None:
     `survive` says whether PID 1 can spare processes from its last signal. Raises OSError.
     """
     for unit in keep:
-        stock = next((HOLD / f"{name}.conf" for name in held() if is_kept(unit, [name])), None)
+        stock = next((HOLD / f"{name}.conf" for name in held() if is_among(unit, [name])), None)
         text = stock.read_text() if stock else KEEP
         drop_in(unit, text.replace("[Unit]\n", "[Unit]\n" + SURVIVE, 1) if survive else text)
     # Conflicts= also stops what ignores an isolate, as the journal does. Both keep the stopped

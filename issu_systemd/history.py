@@ -52,7 +52,7 @@ def find(id: str) -> dict[str, Any]:
 def one_line(document: dict[str, Any]) -> str:
     """The state of an upgrade in one line, its error in a second."""
     target = document.get("target", {})
-    where = f"{target.get('os', '?')} on {target.get('device', '?')}"
+    where = " on ".join(target[key] for key in ("os", "device") if target.get(key)) or "?"
     if not document.get("result"):
         return f"{document['id']}: {document['phase']}, going to {where}"
     outage = document.get("outage_usec")

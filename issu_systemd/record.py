@@ -52,6 +52,8 @@ class Record:
     mechanism: str | None = None
     default_target: str = ""
     before: list[str] = field(default_factory=list)  # units active before release
+    mounts: dict[str, int] = field(default_factory=dict)  # st_dev by mount point, before release
+    carried: list[str] = field(default_factory=list)  # the mount points that go along
     kept: list[str] = field(default_factory=list)
     skip: list[str] = field(default_factory=list)
     verify_units: list[str] = field(default_factory=list)

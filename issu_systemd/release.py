@@ -20,6 +20,7 @@ from .systemd import Manager, Unit, escape_path
 
 log = logging.getLogger(__name__)
 
+CRITICAL = ("/proc", "/sys", "/dev")  # patent [0056]; PID 1 takes them along with all below
 STOPPABLE = (".service", ".socket", ".timer", ".path")
 KILL_GRACE_SEC = 10.0  # for what was sent SIGKILL
 KILL_AGAIN_SEC = 0.5  # a unit may have several stop commands, each killed in turn
@@ -33,7 +34,11 @@ def prepare(manager: Manager, story: Record, chosen: Settings) -> None:
     story.default_target = manager.default_target()
     passing = {"-.mount", *own_mounts(story)}
     story.before = sorted(unit.name for unit in units if unit.name not in passing)
-    story.kept = sorted(unit.name for unit in units if gate.is_kept(unit.name, keep))
+    story.kept = sorted(unit.name for unit in units if gate.is_among(unit.name, keep))
+    story.mounts = {mount.point: mount.dev for mount in mounts.mounts()}
+    story.carried = [*CRITICAL, *chosen.carry_mounts]
+    if story.mechanism == "switch-root":  # SoftReboot takes /run along without its mounts
+        story.carried.append("/run")
     record.save(story)
     record.write_atomically(record.SKIP, "".join(f"{unit}\n" for unit in story.skip))
     survive = b"SurviveFinalKillSignal" in property_names(manager)

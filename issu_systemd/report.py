@@ -40,7 +40,7 @@ class UnitTimes:
 
 
 Names = Collection[str]
-Units = Mapping[str, UnitTimes]
+Units = dict[str, UnitTimes]
 
 
 def build(
@@ -63,14 +63,16 @@ def build(
     findings: Iterable[Mapping[str, Any]],
     error: str | None,
     versions: Mapping[str, str] | None = None,
+    crossed: Names = (),
 ) -> dict[str, Any]:
     """Compute the report of one upgrade.
 
     `before` names the units active before release, `after` holds every unit PID 1 knows at the
     end (empty: it could not be read), `gated` the units whose start was forbidden, `kept` those
     to be left alone. `release_usec` is 0 if nothing was released. `default_target` is the real
-    name, not an alias. `versions` may give this package's version in the "source" and in the
-    "target"; the report shows it as their `package`.
+    name, not an alias. `crossed` names the mounts that were carried: PID 1 finds them anew on
+    the other root and stamps them so. `versions` may give this package's version in the "source"
+    and in the "target"; the report shows it as their `package`.
     """
     # A phase may come twice, when a killed process of ours has repeated it: the first counts.
     begins = {phase.name: phase.start_usec for phase in reversed(phases)}
@@ -80,7 +82,7 @@ def build(
     if release and after:
         # What stops after the phases that stop things was not stopped by this upgrade.
         until = begins.get("accept" if strategy == "live" else "arrive", 0)
-        units = unit_rows(before, after, gated, kept, release, until)
+        units = unit_rows(before, uncounted(after, crossed), gated, kept, release, until)
         start, end, outage = outage_window(units, after.get(default_target), release)
     run_end = end if outage != 0 else end or begins.get("accept") or None
     versions = versions or {}
@@ -103,6 +105,11 @@ def build(
         "error": error,
         **benchmark_times(phases, release, run_end),
     }
+
+
+def uncounted(after: Units, crossed: Names) -> Units:
+    """The times without those that PID 1 gave to mounts that were there all the time."""
+    return after | {name: UnitTimes(active=True) for name in crossed if name in after}
 
 
 def unit_rows(

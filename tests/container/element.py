@@ -1,7 +1,8 @@
 """An element under test: a machine with two roots, and what one does with it."""
 
 import json
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,29 @@ UPGRADE_SEC = 120.0
 def package() -> Path:
     """The .deb that `make deb` left."""
     return max(Path("dist").glob("issu-systemd_*_all.deb"), key=lambda path: path.stat().st_mtime)
+
+
+def write_settings(root: Path, text: str) -> None:
+    """Give the system at `root` settings of its own."""
+    place = root / "etc/issu/conf.d/50-test.toml"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(text)
+
+
+def write_unit(root: Path, name: str, text: str, *, wanted_by: str = "multi-user.target") -> None:
+    """Give the system at `root` a unit, wanted by a target unless `wanted_by` is ""."""
+    place = root / "etc/systemd/system" / name
+    place.write_text(text)
+    if wanted_by:
+        link = place.parent / f"{wanted_by}.wants" / name
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to(f"../{name}")
+
+
+def row(report: dict[str, Any], unit: str) -> dict[str, Any]:
+    """What a report says of one unit, {} if nothing."""
+    found: list[dict[str, Any]] = [u for u in report["units"] if u["unit"] == unit]
+    return found[0] if found else {}
 
 
 @dataclass
@@ -63,6 +87,15 @@ class Element:
         self.machine.wait_running(60)
         return self.report(id)
 
+    def wait_quiet(self) -> None:
+        """Wait until nothing runs or waits any longer that an upgrade started."""
+
+        def over() -> bool:
+            units = self.machine.systemctl("list-units", "--no-legend", "--plain", "issu*")
+            return not units and not self.machine.systemctl("list-jobs", "--no-legend")
+
+        self.machine.wait_for(over, 30, "no unit of the upgrade is left")
+
     def state(self) -> dict[str, Any]:
         """What a refusal must leave as it was: units, mounts, /run/issu, our drop-ins."""
         units = self.machine.systemctl("list-units", "--all", "--no-legend", "--plain").splitlines()
@@ -85,10 +118,12 @@ def element(
     in_source: Customize | None = None,
     in_target: Customize | None = None,
     one_disk: bool = False,
+    more: Sequence[Path] = (),
 ) -> Iterator[Element]:
     """Boot `source` with `target` on a second disk, or as a second partition of the same.
 
-    `in_source` and `in_target` change the roots before the boot; sizes and times are the rig's.
+    `in_source` and `in_target` change the roots before the boot; `more` are images of further
+    disks, `machine.devices[2:]` inside. Sizes and times are the rig's.
     """
     a = roots.image(roots.installed(source, package()), work / "a.img", customize=in_source)
     b = roots.image(roots.installed(target, package()), work / "b.img", customize=in_target)
@@ -98,5 +133,51 @@ def element(
             parts = loop.partitions(machine.devices[0])
             yield Element(machine, str(parts[0]), str(parts[1]))
         return
-    with Machine(a, disks=[b]) as machine:
+    with Machine(a, disks=[b, *more]) as machine:
         yield Element(machine, str(machine.devices[0]), str(machine.devices[1]))
+
+
+def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """What is in one state of an element and not in the other."""
+    found = []
+    for key, was in before.items():
+        old, new = (set(v) if isinstance(v, list) else {v} for v in (was, after[key]))
+        found += [f"{key}: -{x}" for x in old - new] + [f"{key}: +{x}" for x in new - old]
+    return found
+
+
+GATE = "/first-boot-gate"  # a named pipe in the target, "/sysroot" before it while it is staged
+
+
+def gate_first_boot(root: Path) -> None:
+    """Let the first-boot work of the target at `root` wait, once, until somebody writes to GATE."""
+    os.mkfifo(root / GATE.lstrip("/"))
+    conditions = f"[Unit]\nConditionNeedsUpdate=/etc\nConditionPathExists={GATE}\n"
+    start = f"ExecStart=/usr/bin/head -c1 {GATE}\nExecStart=/usr/bin/rm {GATE}\n"
+    write_unit(root, "gate.service", f"{conditions}[Service]\nType=oneshot\n{start}")
+
+
+def is_blocked(machine: Machine, fifo: str) -> bool:
+    """Whether somebody inside waits at a named pipe: `/usr/bin/head -c1 FIFO`."""
+    look = ["pgrep", "--full", "--exact", f"/usr/bin/head -c1 {fifo}"]
+    return machine.run(look, check=False).returncode == 0
+
+
+def wait_blocked(machine: Machine, fifo: str) -> None:
+    """Wait until somebody inside waits at a named pipe."""
+    machine.wait_for(lambda: is_blocked(machine, fifo), 60, f"somebody waits at {fifo}")
+
+
+def let_go(machine: Machine, fifo: str) -> None:
+    """Let whoever waits at a named pipe go on; `fifo` as the machine sees it now."""
+    path = machine.path(fifo)
+
+    def opened() -> int | None:
+        try:  # ENXIO while nobody reads
+            return os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:
+            return None
+
+    fd = machine.wait_for(opened, 20, f"somebody reads {fifo}")
+    os.write(fd, b"\n")
+    os.close(fd)

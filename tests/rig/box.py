@@ -18,6 +18,7 @@ EMPTY_TIMEOUT = 20  # seconds until every process of a killed container is gone
 NSPAWN = (
     *("systemd-nspawn", "--boot", "--register=no", "--keep-unit", "--settings=no"),
     *("--link-journal=no", "--resolv-conf=off", "--timezone=off"),
+    "--capability=CAP_NET_ADMIN",  # an own network namespace, but nspawn takes it for the host's
 )
 # A host with mixed hierarchies offers version 1, which newer guests refuse. The system call
 # filter of an old nspawn does not know the mount calls of a newer systemd.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from issu_systemd import gate
-from issu_systemd.gate import HALT, NAME, close, is_kept, open_again
+from issu_systemd.gate import HALT, NAME, close, is_among, open_again
 
 SHIPPED = Path(__file__).parents[2] / "dropins/hold"
 
@@ -46,8 +46,8 @@ def written(place: Path) -> set[str]:
         ("ifup.service", ["ifup@.service"], False),
     ],
 )
-def test_is_kept(unit: str, keep: list[str], *, kept: bool) -> None:
-    assert is_kept(unit, keep) is kept
+def test_is_among(unit: str, keep: list[str], *, kept: bool) -> None:
+    assert is_among(unit, keep) is kept
 
 
 def test_a_kept_unit_ignores_the_isolate_and_depends_on_nothing(place: Path) -> None:

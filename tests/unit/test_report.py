@@ -214,7 +214,7 @@ def test_all_times_lost() -> None:
     assert unit("new.mount", times(), before=False) == row("new.mount", "new")
 
 
-def test_active_just_between_listing_and_release_is_kept() -> None:
+def test_active_just_between_listing_and_release_is_among() -> None:
     assert unit("a.timer", times(99.9), before=False) == row("a.timer", "kept", outage=0)
 
 

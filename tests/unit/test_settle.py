@@ -1,0 +1,109 @@
+"""The end of an upgrade, as far as it is computed from plain values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from issu_systemd import settle
+from issu_systemd.phase import Phase
+from issu_systemd.record import Record
+from issu_systemd.report import UnitTimes
+
+PROPERTIES: dict[str, Any] = {
+    "ActiveState": b"active",
+    "ActiveEnterTimestampMonotonic": 30,
+    "ActiveExitTimestampMonotonic": 10,
+    "InactiveEnterTimestampMonotonic": 20,
+    "ConditionTimestampMonotonic": 29,
+    "ConditionResult": True,
+}
+
+
+@pytest.mark.parametrize(
+    ("state", "active"),
+    [
+        (b"active", True),
+        (b"reloading", True),
+        (b"inactive", False),
+        (b"failed", False),
+        (b"deactivating", False),
+    ],
+)
+def test_times_of_a_unit(state: bytes, *, active: bool) -> None:
+    assert settle.times_of(PROPERTIES | {"ActiveState": state}) == UnitTimes(
+        active=active,
+        active_enter_usec=30,
+        active_exit_usec=10,
+        inactive_enter_usec=20,
+        condition_failed=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("tested", "result", "failed"), [(29, False, True), (29, True, False), (0, False, False)]
+)
+def test_a_condition_that_was_never_tested_did_not_fail(
+    tested: int, *, result: bool, failed: bool
+) -> None:
+    changed = {"ConditionTimestampMonotonic": tested, "ConditionResult": result}
+    assert settle.times_of(PROPERTIES | changed).condition_failed is failed
+
+
+def test_a_stop_that_pid_1_forgot_is_remembered() -> None:
+    now = {
+        "forgot.service": UnitTimes(active=True, active_enter_usec=30),
+        "knows.service": UnitTimes(active=True, active_enter_usec=30, active_exit_usec=11),
+        "new.service": UnitTimes(active=True, active_enter_usec=31),
+    }
+    stopped = {
+        "forgot.service": UnitTimes(active=False, active_exit_usec=10, inactive_enter_usec=12),
+        "knows.service": UnitTimes(active=False, active_exit_usec=9),
+    }
+    joined = settle.joined(now, stopped)
+    assert {name: times.active_exit_usec for name, times in joined.items()} == {
+        "forgot.service": 10,
+        "knows.service": 11,
+        "new.service": 0,
+    }
+    assert all(times.active for times in joined.values())
+    assert settle.joined(now, {}) == now
+
+
+@pytest.mark.parametrize(
+    ("environment", "says"),
+    [
+        (
+            {"SERVICE_RESULT": "signal", "EXIT_CODE": "killed", "EXIT_STATUS": "KILL"},
+            "the agent died in phase stage (signal KILL)",
+        ),
+        (
+            {"SERVICE_RESULT": "core-dump", "EXIT_CODE": "dumped", "EXIT_STATUS": "SEGV"},
+            "the agent died in phase stage (signal SEGV)",
+        ),
+        (
+            {"SERVICE_RESULT": "exit-code", "EXIT_CODE": "exited", "EXIT_STATUS": "1"},
+            "the agent died in phase stage (exit 1)",
+        ),
+        (
+            {"SERVICE_RESULT": "timeout", "EXIT_CODE": "killed", "EXIT_STATUS": "TERM"},
+            "took too long in phase stage and was stopped",
+        ),
+        (
+            {"SERVICE_RESULT": "success", "EXIT_CODE": "killed", "EXIT_STATUS": "TERM"},
+            "stopped on request in phase stage",
+        ),
+    ],
+    ids=["killed", "dumped", "exited", "timeout", "stopped"],
+)
+def test_how_the_agent_ended(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], says: str
+) -> None:
+    """What PID 1 tells ExecStopPost=, see systemd.exec(5)."""
+    story = Record(id="x", started="y")
+    for phase in (Phase.PREFLIGHT, Phase.STAGE):
+        story.enter(phase)
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    assert settle.death(story) == says
