@@ -10,6 +10,7 @@ import logging
 import shlex
 from pathlib import Path
 
+from .errors import IssuError
 from .run import run_inside
 
 log = logging.getLogger(__name__)
@@ -59,8 +60,11 @@ def perform(root: Path, unit: str) -> bool:
     for line in text_of(root, unit).splitlines():
         if line.startswith("ExecStart="):
             argv = shlex.split(line.partition("=")[2].lstrip("-@:+!|"))
-            done = run_inside(root, argv, check=False, timeout=TIMEOUT_SEC)
-            if done.returncode != 0:
+            try:
+                failed = run_inside(root, argv, check=False, timeout=TIMEOUT_SEC).returncode != 0
+            except IssuError:
+                failed = True
+            if failed:
                 log.warning("stage: %s: %s failed in the new root", unit, argv[0])
                 return False
     return True

@@ -31,6 +31,7 @@ class Object(NamedTuple):
     id: int
     pids: tuple[int, ...]
     size: int  # of semaphores in a set; 0 for other kinds
+    attached: int = 0  # processes that have a shared memory segment mapped
 
 
 def parse(kind: str, text: str) -> list[Object]:
@@ -41,7 +42,7 @@ def parse(kind: str, text: str) -> list[Object]:
     return [
         Object(
             kind, row["key"] & 0xFFFFFFFF, row[_ID[kind]],
-            tuple(row[p] for p in _PIDS[kind]), row.get("nsems", 0),
+            tuple(row[p] for p in _PIDS[kind]), row.get("nsems", 0), row.get("nattch", 0),
         )
         for row in rows
     ]  # fmt: skip
@@ -60,7 +61,8 @@ def release(keep: Iterable[str]) -> list[Object]:
     removed = []
     for kind in _ID:
         for found in parse(kind, (PROC / "sysvipc" / kind).read_text()):
-            if (found.kind, found.key) in kept or any(map(alive, users(libc, found))):
+            in_use = found.attached or any(map(alive, users(libc, found)))
+            if in_use or (found.kind, found.key) in kept:
                 continue
             remove(libc, found)
             removed.append(found)
@@ -74,7 +76,7 @@ def users(libc: ctypes.CDLL, found: Object) -> list[int]:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process exists and is not this one's concern to end any more."""
+    """Whether a process exists."""
     return (PROC / str(pid)).exists()
 
 

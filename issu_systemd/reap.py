@@ -40,8 +40,9 @@ def unit_of(pid: int) -> str:
         lines = (PROC / str(pid) / "cgroup").read_text().splitlines()
     except OSError:
         return ""
-    path = next((line[3:] for line in lines if line.startswith("0::")), "")
-    units = [p for p in path.split("/") if p.endswith((".service", ".scope", ".socket", ".mount"))]
+    ours = [line for line in lines if line.startswith("0::") or ":name=systemd:" in line]
+    parts = [part for line in ours for part in line.split(":", 2)[2].split("/")]
+    units = [p for p in parts if p.endswith((".service", ".scope", ".socket", ".mount"))]
     return units[0] if units else ""
 
 

@@ -6,6 +6,7 @@ import re
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
+from os.path import normpath
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def _paths(value: object) -> tuple[str, ...]:
     for name in (names := _strings(value)):
         if not name.startswith("/") or ".." in name.split("/"):
             raise ValueError(f'"{name}" is not an absolute path without ".."')
-    return names
+    return tuple(normpath(name) for name in names)
 
 
 def _ipc(value: object) -> tuple[str, ...]:
@@ -142,6 +143,8 @@ def parse(text: str, name: str) -> dict[str, Any]:
     for section, table in data.items():
         if not isinstance(table, dict):
             raise SettingsError(f"{name}: {section} stands outside a section", hint=hint)
+        if not table and section not in {known for known, _ in KEYS}:
+            raise SettingsError(f"{name}: [{section}] is not a section", hint=hint)
         for key, value in table.items():
             if (section, key) not in KEYS:
                 raise SettingsError(f"{name}: [{section}] {key} is not a setting", hint=hint)

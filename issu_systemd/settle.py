@@ -75,7 +75,9 @@ def bring_back(manager: Manager, story: Record) -> None:
     active = {unit.name for unit in manager.units() if unit.active in ("active", "reloading")}
     for unit in wanted:
         found = manager.properties(unit)
-        if unit not in active and found["ConditionResult"] and found["CanStart"]:
+        gone = found["LoadState"] != b"loaded"
+        skipped = found["ConditionTimestampMonotonic"] and not found["ConditionResult"]
+        if unit not in active and (gone or (found["CanStart"] and not skipped)):
             story.find("not-back", "warn", f"{unit} did not come back", f"systemctl status {unit}")
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
+from errno import ESRCH
 from types import TracebackType
 from typing import Any, NamedTuple
 
 from pystemd.daemon import notify as _notify
-from pystemd.dbusexc import DBusBaseError
+from pystemd.dbusexc import DBusBaseError, DBusNoSuchUnitError
 from pystemd.dbuslib import DBusAddress, apply_signature, path_encode
 
 from .errors import IssuError
@@ -51,9 +52,10 @@ def notify(*, status: str = "", ready: bool = False) -> None:
         _notify(False, **told, **({"ready": 1} if ready else {}))
 
 
-def _on_job_removed(message: Any, error: Any = None, userdata: Any = None) -> None:
-    message.process_reply(False)
-    userdata.append((message.body[0], message.body[3].decode()))
+def _words(error: Exception) -> str:
+    """PID 1's own words; pystemd keeps them as bytes, and adds words of its own."""
+    text = getattr(error, "err_message", None) or str(error).splitlines()[0]
+    return text.decode(errors="replace") if isinstance(text, bytes) else str(text)
 
 
 class Manager:
@@ -63,15 +65,20 @@ class Manager:
         self._bus = DBusAddress(address.encode(), peer_to_peer=peer_to_peer)
         self._removed: list[tuple[int, str]] = []  # job id, result
 
+        def removed(message: Any, error: Any = None, userdata: Any = None) -> None:
+            message.process_reply(False)
+            self._removed.append((message.body[0], message.body[3].decode()))
+
+        # pystemd keeps no reference to a callback, and its data on it: one for each connection.
+        self._on_removed = removed
+
     def __enter__(self) -> Manager:
         try:
             self._bus.open()
-            self._bus.match_signal(
-                None, _PATH, _MANAGER, b"JobRemoved", _on_job_removed, self._removed
-            )
+            self._bus.match_signal(None, _PATH, _MANAGER, b"JobRemoved", self._on_removed)
             self.call("Subscribe")
         except (DBusBaseError, OSError) as error:
-            raise IssuError(f"PID 1 cannot be reached: {error}") from error
+            raise IssuError(f"PID 1 cannot be reached: {_words(error)}") from error
         return self
 
     def __exit__(
@@ -90,7 +97,7 @@ class Manager:
                 apply_signature(sign.encode(), words) if sign else [],
             ).body  # fmt: skip
         except (DBusBaseError, OSError) as error:
-            raise IssuError(f"PID 1 refused {method}{args}: {error}") from error
+            raise IssuError(f"PID 1 refused {method}{args}: {_words(error)}") from error
 
     def call(self, method: str, sign: str = "", *args: str | int | bool) -> Any:
         """Call a method of the manager with arguments of D-Bus signature `sign`."""
@@ -103,7 +110,7 @@ class Manager:
                 _DESTINATION, _PATH, _MANAGER, name.encode(), sign.encode()
             )
         except (DBusBaseError, OSError) as error:
-            raise IssuError(f"PID 1 has no property {name}: {error}") from error
+            raise IssuError(f"PID 1 has no property {name}: {_words(error)}") from error
 
     def version(self) -> str:
         """PID 1's version, such as 252.39-1~deb12u1."""
@@ -146,21 +153,32 @@ class Manager:
         try:
             self.call("KillUnit", "ssi", unit, "all", signal)
         except IssuError as error:
-            if "No process" not in str(error) and "no process" not in str(error):
+            cause = error.__cause__
+            gone = isinstance(cause, DBusNoSuchUnitError) or getattr(cause, "errno", 0) == -ESRCH
+            if not gone:
                 raise
 
     def wait_job(self, job: int, deadline: float) -> str | None:
         """Wait for a job's end, until `deadline` (time.monotonic() seconds); its result or None."""
         while True:
-            while not self._bus.process().is_empty():
-                pass
+            self._hear(0)
             for ended, result in self._removed:
                 if ended == job:
                     return result
             left = deadline - time.monotonic()
             if left <= 0:
                 return None
-            self._bus.wait(int(left * 1_000_000) + 1)
+            self._hear(left)
+
+    def _hear(self, seconds: float) -> None:
+        """Wait for a message at most so long, and take in what has come."""
+        try:
+            if seconds:
+                self._bus.wait(int(seconds * 1_000_000) + 1)
+            while not self._bus.process().is_empty():
+                pass
+        except (DBusBaseError, OSError) as error:
+            raise IssuError(f"the connection to PID 1 is lost: {_words(error)}") from error
 
     def wait_until(self, condition: Callable[[], bool], deadline: float) -> bool:
         """Wait until `condition` holds, asking again whenever a job ends and once a second."""
@@ -171,10 +189,9 @@ class Manager:
             seen = len(self._removed)
             until = time.monotonic() + min(left, 1.0)
             while len(self._removed) == seen and (rest := until - time.monotonic()) > 0:
-                while not self._bus.process().is_empty():
-                    pass
+                self._hear(0)
                 if len(self._removed) == seen:
-                    self._bus.wait(int(rest * 1_000_000) + 1)
+                    self._hear(rest)
         return True
 
     def start_and_wait(self, units: Iterable[str], deadline: float) -> list[str]:

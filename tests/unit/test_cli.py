@@ -102,7 +102,7 @@ def test_status_of_the_one_that_runs(issu: Issu, place: Path) -> None:
     story = Record(id="z", started="y")
     story.enter(Phase.PREFLIGHT)
     record.save(story, place / "record.json")
-    assert issu("status")[:2] == (0, "z: preflight, going to ? on ?\n")
+    assert issu("status")[:2] == (0, "z: preflight, going to ?\n")
     assert json.loads(issu("status", "--json")[1])["phase"] == "preflight"
 
 

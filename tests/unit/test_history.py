@@ -114,15 +114,20 @@ TARGET = {"device": "/dev/sdb2", "os": "Debian 13"}
         ),
         (
             {"id": "x", "result": "refused", "target": {}, "outage_usec": 0, "error": "no (do y)"},
-            "x: refused, ? on ?\n  no (do y)",
+            "x: refused, ?\n  no (do y)",
         ),
         (
             {"id": "x", "result": "failed", "target": TARGET, "outage_usec": None, "error": "e"},
             "x: failed, Debian 13 on /dev/sdb2\n  e",
         ),
-        ({"id": "x", "result": "failed"}, "x: failed, ? on ?"),
+        ({"id": "x", "result": "failed"}, "x: failed, ?"),
+        (
+            {"id": "x", "result": "refused", "target": {"device": "/dev/sdb2", "os": ""}},
+            "x: refused, /dev/sdb2",
+        ),
+        ({"id": "x", "phase": "stage", "result": None}, "x: stage, going to ?"),
     ],
-    ids=["accepted", "refused", "failed", "bare"],
+    ids=["accepted", "refused", "failed", "bare", "no-os", "running"],
 )
 def test_one_line(document: dict[str, Any], line: str) -> None:
     assert history.one_line(document) == line

@@ -38,7 +38,7 @@ MSG = (
 def test_parse_shared_memory() -> None:
     """A key is unsigned; the kernel prints it signed."""
     assert parse("shm", SHM) == [
-        Object("shm", 0x49464201, 12, (812, 901), 0),
+        Object("shm", 0x49464201, 12, (812, 901), 0, attached=1),
         Object("shm", 0xDEADBEEF, 13, (77, 0), 0),
     ]
 

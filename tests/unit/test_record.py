@@ -58,6 +58,8 @@ def full() -> Record:
         mechanism="switch-root",
         default_target="multi-user.target",
         before=["dev-disk-by\\x2duuid-1.device", "frr.service"],
+        mounts={"/": 2050, "/proc": 21, "/var/lib/element": 2051},
+        carried=["/proc", "/var/lib/element"],
         kept=["vendor-asic.service"],
         skip=["vendor-hw-reset.service"],
         verify_units=["frr.service"],

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from issu_systemd import settle
+from issu_systemd import mounts, settle
 from issu_systemd.phase import Phase
 from issu_systemd.record import Record
 from issu_systemd.report import UnitTimes
@@ -69,6 +69,46 @@ def test_a_stop_that_pid_1_forgot_is_remembered() -> None:
     }
     assert all(times.active for times in joined.values())
     assert settle.joined(now, {}) == now
+
+
+# --- what the report is not to count ------------------------------------------------------------
+
+MOUNTINFO = """\
+1 0 8:17 / / rw - ext4 /dev/sdb1 rw
+2 1 0:21 / /proc rw - proc proc rw
+3 2 0:40 / /proc/sys/fs/binfmt_misc rw - binfmt_misc binfmt_misc rw
+4 1 8:18 / /var/lib/element rw - ext4 /dev/sdb2 rw
+5 1 0:50 / /var/lib/element2 rw - tmpfs tmpfs rw
+6 1 0:51 / /sys rw - sysfs sysfs rw
+7 1 0:52 / /srv rw - tmpfs tmpfs rw
+"""
+
+
+def test_mounts_that_crossed_are_those_that_were_carried_and_are_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not one beside a carried one, not one that was mounted anew, not what was left behind."""
+    now = mounts.parse(MOUNTINFO)
+    monkeypatch.setattr(mounts, "mounts", lambda: now)
+    before = {mount.point: mount.dev for mount in now} | {"/sys": 1, "/gone": 2}
+    story = Record(id="x", started="y", mounts=before)
+    story.carried = ["/proc", "/sys", "/var/lib/element"]
+    assert settle.crossed(story) == {
+        "proc.mount",
+        "proc-sys-fs-binfmt_misc.mount",
+        "var-lib-element.mount",
+    }
+    assert settle.crossed(Record(id="x", started="y")) == set()
+
+
+def test_what_was_skipped_is_gated_template_or_not() -> None:
+    story = Record(id="x", started="y", skip=["hw-reset.service", "asic@.service"])
+    units = {"hw-reset.service", "asic@1.service", "asic@2.service", "frr.service"}
+    assert settle.gated(story, units) == units - {"frr.service"}
+    assert settle.gated(story, set()) == set()
+
+
+# --- how the agent ended ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
