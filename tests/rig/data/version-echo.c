@@ -1,6 +1,6 @@
 /* A service that tells which root it was started from.
  *
- * Answers every connection to TCP port 7777 with one line: the first line of
+ * Answers every connection to TCP port 7777, or the one given, with one line: the first line of
  * /etc/issu-root and PRETTY_NAME of /etc/os-release, both read once at start.
  * Reports READY=1 to the service manager when it listens. */
 #include <arpa/inet.h>
@@ -50,9 +50,9 @@ static void ready(void) {
 	close(fd);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
 	char name[128], os[128], answer[300];
-	struct sockaddr_in6 here = { .sin6_family = AF_INET6, .sin6_port = htons(7777) };
+	struct sockaddr_in6 here = { .sin6_family = AF_INET6, .sin6_port = htons(argc > 1 ? atoi(argv[1]) : 7777) };
 	int one = 1, fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	signal(SIGPIPE, SIG_IGN);
@@ -61,7 +61,7 @@ int main(void) {
 	int n = snprintf(answer, sizeof answer, "%s %s\n", name, os);
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
 	if (bind(fd, (struct sockaddr *)&here, sizeof here) || listen(fd, 64)) {
-		perror("port 7777");
+		perror("listen");
 		return 1;
 	}
 	ready();
