@@ -19,6 +19,7 @@ from . import (
     facts,
     log,
     mounts,
+    outcome,
     preflight,
     record,
     release,
@@ -96,7 +97,7 @@ def tell(story: Record, error: str, result: str) -> None:
     story.result, story.error = result, error
     try:
         with Manager() as manager:
-            settle.write_history(settle.describe(manager, story))
+            outcome.write_history(outcome.describe(manager, story))
     except (IssuError, OSError) as trouble:
         logger.error("this could not be kept in the history: %s", trouble)
 

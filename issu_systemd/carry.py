@@ -11,14 +11,14 @@ import os
 import shutil
 from pathlib import Path
 
-from . import mounts
+from . import mounts, record
 from .errors import IssuError
 from .run import run
 
 log = logging.getLogger(__name__)
 
 JOURNAL = Path("/var/log/journal")
-HISTORY = Path("/var/lib/issu/history")
+HISTORY = record.HISTORY
 
 
 def inside(root: Path, path: str) -> Path:

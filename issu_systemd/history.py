@@ -9,7 +9,7 @@ from typing import Any
 from . import record
 from .errors import IssuError, RecordError
 
-PLACE = Path("/var/lib/issu/history")
+PLACE = record.HISTORY
 
 
 def current() -> dict[str, Any] | None:

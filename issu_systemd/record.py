@@ -25,6 +25,7 @@ DIRECTORY = Path("/run/issu")
 RECORD = DIRECTORY / "record.json"
 IN_PROGRESS = DIRECTORY / "in-progress"  # patent [0055]: the indication, operation 211
 REACHED = DIRECTORY / "reached"  # FIFO: issu-reached.service tells that the services are up
+HISTORY = Path("/var/lib/issu/history")  # a report an upgrade, ID.json
 SKIP = DIRECTORY / "skip"  # units the new root must not start; read by data/issu-generator
 
 

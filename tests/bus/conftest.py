@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from issu_systemd import gate, history, record, settle
+from issu_systemd import gate, history, record
 from issu_systemd.systemd import Manager
 from tests.bus import fake as stand_in
 from tests.bus.fake import Fake, State
@@ -66,5 +66,5 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
     monkeypatch.setattr(gate, "PLACE", found.system)
     monkeypatch.setattr(gate, "HOLD", Path(__file__).parents[2] / "dropins/hold")
     monkeypatch.setattr(history, "PLACE", found.history)
-    monkeypatch.setattr(settle, "HISTORY", found.history)
+    monkeypatch.setattr(record, "HISTORY", found.history)
     return found

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from issu_systemd import mounts, settle
+from issu_systemd import mounts, outcome, settle
 from issu_systemd.phase import Phase
 from issu_systemd.record import Record
 from issu_systemd.report import UnitTimes
@@ -32,7 +32,7 @@ PROPERTIES: dict[str, Any] = {
     ],
 )
 def test_times_of_a_unit(state: bytes, *, active: bool) -> None:
-    assert settle.times_of(PROPERTIES | {"ActiveState": state}) == UnitTimes(
+    assert outcome.times_of(PROPERTIES | {"ActiveState": state}) == UnitTimes(
         active=active,
         active_enter_usec=30,
         active_exit_usec=10,
@@ -48,7 +48,7 @@ def test_a_condition_that_was_never_tested_did_not_fail(
     tested: int, *, result: bool, failed: bool
 ) -> None:
     changed = {"ConditionTimestampMonotonic": tested, "ConditionResult": result}
-    assert settle.times_of(PROPERTIES | changed).condition_failed is failed
+    assert outcome.times_of(PROPERTIES | changed).condition_failed is failed
 
 
 def test_a_stop_that_pid_1_forgot_is_remembered() -> None:
@@ -61,14 +61,14 @@ def test_a_stop_that_pid_1_forgot_is_remembered() -> None:
         "forgot.service": UnitTimes(active=False, active_exit_usec=10, inactive_enter_usec=12),
         "knows.service": UnitTimes(active=False, active_exit_usec=9),
     }
-    joined = settle.joined(now, stopped)
+    joined = outcome.joined(now, stopped)
     assert {name: times.active_exit_usec for name, times in joined.items()} == {
         "forgot.service": 10,
         "knows.service": 11,
         "new.service": 0,
     }
     assert all(times.active for times in joined.values())
-    assert settle.joined(now, {}) == now
+    assert outcome.joined(now, {}) == now
 
 
 # --- what the report is not to count ------------------------------------------------------------
@@ -93,19 +93,19 @@ def test_mounts_that_crossed_are_those_that_were_carried_and_are_the_same(
     before = {mount.point: mount.dev for mount in now} | {"/sys": 1, "/gone": 2}
     story = Record(id="x", started="y", mounts=before)
     story.carried = ["/proc", "/sys", "/var/lib/element"]
-    assert settle.crossed(story) == {
+    assert outcome.crossed(story) == {
         "proc.mount",
         "proc-sys-fs-binfmt_misc.mount",
         "var-lib-element.mount",
     }
-    assert settle.crossed(Record(id="x", started="y")) == set()
+    assert outcome.crossed(Record(id="x", started="y")) == set()
 
 
 def test_what_was_skipped_is_gated_template_or_not() -> None:
     story = Record(id="x", started="y", skip=["hw-reset.service", "asic@.service"])
     units = {"hw-reset.service", "asic@1.service", "asic@2.service", "frr.service"}
-    assert settle.gated(story, units) == units - {"frr.service"}
-    assert settle.gated(story, set()) == set()
+    assert outcome.gated(story, units) == units - {"frr.service"}
+    assert outcome.gated(story, set()) == set()
 
 
 # --- how the agent ended ------------------------------------------------------------------------
