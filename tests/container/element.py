@@ -2,13 +2,14 @@
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.rig import loop, roots
+from tests.rig import loop, roots, wait
 from tests.rig.machine import Machine
 
 Customize = Callable[[Path], None]
@@ -144,6 +145,45 @@ def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
         old, new = (set(v) if isinstance(v, list) else {v} for v in (was, after[key]))
         found += [f"{key}: -{x}" for x in old - new] + [f"{key}: +{x}" for x in new - old]
     return found
+
+
+# Units that come and go by themselves.
+PASSING = re.compile(r"issu@|session-|user@|user-|run-credentials|systemd-tmpfiles-clean")
+
+
+def active(machine: Machine) -> set[str]:
+    """The units that are active, without those that come and go by themselves."""
+    listed = machine.systemctl("list-units", "--state=active", "--no-legend", "--plain")
+    names = {line.split()[0] for line in listed.splitlines()}
+    return {name for name in names if not PASSING.match(name)}
+
+
+def assert_as_before(e: Element, before: dict[str, Any], units: set[str]) -> None:
+    """Every unit is as it was; mounts, flags and drop-ins are; the journal is on disk again."""
+
+    # Not to be started again: what ran once for an update, and a target that others must want.
+    def differ() -> tuple[set[str], set[str]]:
+        now = active(e.machine)
+        gone = {
+            u for u in units - now if "no" not in shown(e.machine, u, "ConditionResult,CanStart")
+        }
+        return gone, now - units
+
+    with suppress(wait.Timeout):
+        e.machine.wait_for(lambda: differ() == (set(), set()), 5, "the same units are active")
+    assert differ() == (set(), set())
+    assert {"network.target", "sysinit.target", "graphical.target"} <= active(e.machine)
+    other = [c for c in changes(before, e.state()) if not c.startswith("units")]
+    assert [c for c in other if "/run/credentials/" not in c] == []
+    assert e.machine.systemctl("list-jobs", "--no-legend") == ""
+    e.machine.run(["systemd-cat", "echo", f"on disk after {e.ids()[-1]}"])
+    e.machine.run(["journalctl", "--sync"])
+    on_disk = e.machine.journal("--directory=/var/log/journal", "--lines=200")
+    assert f"on disk after {e.ids()[-1]}" in on_disk
+
+
+def shown(machine: Machine, unit: str, name: str) -> str:
+    return machine.systemctl("show", f"--property={name}", "--value", unit)
 
 
 GATE = "/first-boot-gate"  # a named pipe in the target, "/sysroot" before it while it is staged

@@ -170,9 +170,7 @@ def with_held_but_no_hold(root: Path) -> None:
 
 @pytest.mark.parametrize(("source", "target"), PAIRS)
 @pytest.mark.parametrize("hold", [True, False], ids=["hold", "no-hold"])
-def test_held_services(
-    tmp_path: Path, source: str, target: str, hold: bool
-) -> None:
+def test_held_services(tmp_path: Path, source: str, target: str, hold: bool) -> None:
     prepare = with_held if hold else with_held_but_no_hold
     with element(tmp_path, source, target, in_source=prepare, in_target=with_held) as e:
         units = [*NETWORK, *(name.replace("@", "@eth0") for name in HELD)]

@@ -45,7 +45,7 @@ def main() -> int:
 def benchmark(rounds: int) -> None:
     """Measure everything `rounds` times."""
     os.environ.setdefault("ISSU_WORK", tempfile.gettempdir())  # a disk, as elements have it
-    begin = time.monotonic()
+    begin, load = time.monotonic(), os.getloadavg()[0]
     found: list[Measured] = []
     with machine_with(SIZES[0]) as e:
         idle = generator(e.machine)
@@ -56,7 +56,7 @@ def benchmark(rounds: int) -> None:
             found += in_turns(e, KNOWN_ROOT, count, rounds)
     with machine_with(NEW_ROOT_SIZE) as e:
         found += in_turns(e, NEW_ROOT, NEW_ROOT_SIZE, rounds, new_root=True)
-    lines = [*conditions(rounds), *outages(found), *parts(found), *idle_cost(idle)]
+    lines = [*conditions(rounds, load), *outages(found), *parts(found), *idle_cost(idle)]
     text = "\n".join(lines) + f"\n\nMeasured in {time.monotonic() - begin:.0f} s.\n"
     DIST.mkdir(exist_ok=True)
     (DIST / "bench.txt").write_text(text)

@@ -16,14 +16,15 @@ from .rivals import ISSU, KNOWN_ROOT, NEW_ROOT, TITLES, Rival
 LONGEST = 5
 
 
-def conditions(rounds: int) -> list[str]:
-    """Under which conditions the figures came about."""
+def conditions(rounds: int, load: float) -> list[str]:
+    """Under which conditions the figures came about; `load` was the machine's without us."""
     place = os.environ.get("ISSU_WORK", tempfile.gettempdir())
     disk = sh.output(["findmnt", "--noheadings", "--first-only", "-o", "FSTYPE", "-T", place])
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 30
     return [
         f"Debian 13 to an equal Debian 13 in a container; kernel {platform.release()},",
-        f"{os.cpu_count()} processors, {memory} GiB of memory, disk images on {disk}.",
+        f"{os.cpu_count()} processors, {memory} GiB of memory, disk images on {disk}; "
+        f"load before the start {load:.1f}.",
         "Outage: from the first probe that failed until every service answered again, in ms;",
         f"the median of {rounds}, and each. \"ISSU is\": the ISSU's outage in parts of this one's.",
         f"A service is asked every {PERIOD * 1000:.0f} ms. Of more than {MOST} services {MOST} are",

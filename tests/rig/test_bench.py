@@ -76,7 +76,7 @@ def test_tables_compare_and_fit_the_console() -> None:
         )
         for _ in range(3)
     ]
-    lines = [*tables.conditions(3), *tables.outages(found), *tables.parts(found)]
+    lines = [*tables.conditions(3, 0.5), *tables.outages(found), *tables.parts(found)]
     assert max(map(len, lines)) <= 100
     (row,) = [line for line in lines if line.startswith("     300  soft-reboot, same root")]
     assert row.split()[4:] == ["16000", "0.25", "0", "0", *["16000"] * 4]
