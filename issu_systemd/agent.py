@@ -68,6 +68,7 @@ def upgrade(manager: Manager, story: Record, target: str) -> int:
         notify(status=f"stopping every service for {story.target['device']}", ready=True)
         enter(story, Phase.RELEASE)
         release.release(manager, story, chosen)
+        switch.check_root(Path(story.stage), story.new_dev)
         enter(story, Phase.SWITCH)
         switch.switch(manager, Path(story.stage), story.mechanism or "")
     except (IssuError, OSError) as error:

@@ -32,6 +32,7 @@ class Facts:
     accept_mode: str = "auto"
     machine: int = 62
     run_free: int = 1 << 30
+    run_inodes: int = 1 << 20  # files that may still be made there
     memory_free: int = 1 << 30
     in_progress: bool = False
     target: str = ""

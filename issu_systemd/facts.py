@@ -11,13 +11,12 @@ from .errors import IssuError, SettingsError
 from .evidence import Facts, Tree
 from .run import run_inside
 from .settings import Settings
-from .switch import mechanism_of
+from .switch import INIT, mechanism_of
 from .systemd import Manager
 from .tree import resolve
 
 # systemd 252 cannot switch to a root below /run (ELOOP), so it is mounted in the old root.
 STAGES = (Path("/sysroot"), Path("/mnt"))
-INIT = "/usr/lib/systemd/systemd"
 
 
 def gather(manager: Manager, device: devices.Device, chosen: Settings) -> Facts:
@@ -33,6 +32,7 @@ def gather(manager: Manager, device: devices.Device, chosen: Settings) -> Facts:
         accept_mode=chosen.accept_mode,
         machine=elf_machine(Path("/proc/self/exe")),
         run_free=free_bytes(Path("/run")),
+        run_inodes=free_inodes(Path("/run")),
         memory_free=available_memory(),
         in_progress=record.IN_PROGRESS.exists(),
         target=device.node,
@@ -154,6 +154,11 @@ def free_bytes(path: Path) -> int:
     """Bytes that root may still write to the file system of `path`."""
     status = os.statvfs(path)
     return status.f_bavail * status.f_frsize
+
+
+def free_inodes(path: Path) -> int:
+    """How many files root may still make in the file system of `path`."""
+    return os.statvfs(path).f_favail
 
 
 def available_memory() -> int:

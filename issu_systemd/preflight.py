@@ -14,6 +14,7 @@ from .evidence import Facts
 BLOCK, WARN, INFO = "block", "warn", "info"
 # PID 1 refuses to reload with less on /run/systemd (RELOAD_DISK_SPACE_MIN, dbus-manager.c).
 RUN_MIN_BYTES = 16 * 1024 * 1024
+RUN_MIN_INODES = 1024  # a drop-in a unit, and what the start of the new root makes there
 MEMORY_MIN_BYTES = 64 * 1024 * 1024
 READ_ONLY_TYPES = ("squashfs", "erofs", "cramfs", "iso9660")
 
@@ -78,6 +79,15 @@ def run_has_room(f: Facts) -> Iterator[Finding]:
             "run-space", BLOCK,
             f"/run has {f.run_free >> 20} MiB free, {RUN_MIN_BYTES >> 20} MiB are needed",
             "free some: `du -x /run | sort -n`",
+        )  # fmt: skip
+
+
+def run_has_inodes(f: Facts) -> Iterator[Finding]:
+    if f.run_inodes < RUN_MIN_INODES:
+        yield Finding(
+            "run-inodes", BLOCK,
+            f"/run has {f.run_inodes} inodes free, {RUN_MIN_INODES} are needed",
+            "remove files: `find /run -xdev -type f`",
         )  # fmt: skip
 
 
@@ -241,11 +251,11 @@ def root_is_a_device(f: Facts) -> Iterator[Finding]:
 
 CHECKS: tuple[Check, ...] = (
     pid1_is_systemd, we_are_root, mechanism_exists, strategy_exists, accept_mode_exists,
-    nothing_else_runs, run_has_room, memory_is_there, target_is_not_root, target_has_file_system,
-    target_is_writable, target_is_not_in_use, target_is_unclaimed, target_mounts,
-    target_holds_an_os, target_has_init, target_init_is_ours, target_init_runs, target_is_merged,
-    target_has_us, target_has_modules, target_settings_are_right, carried_mounts_are_mounts,
-    kept_units_are_active, kept_processes_survive, root_is_a_device,
+    nothing_else_runs, run_has_room, run_has_inodes, memory_is_there, target_is_not_root,
+    target_has_file_system, target_is_writable, target_is_not_in_use, target_is_unclaimed,
+    target_mounts, target_holds_an_os, target_has_init, target_init_is_ours, target_init_runs,
+    target_is_merged, target_has_us, target_has_modules, target_settings_are_right,
+    carried_mounts_are_mounts, kept_units_are_active, kept_processes_survive, root_is_a_device,
 )  # fmt: skip
 
 

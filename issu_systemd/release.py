@@ -16,7 +16,7 @@ from . import gate, ipc, mounts, reap, record
 from .errors import IssuError
 from .record import Record
 from .settings import Settings
-from .systemd import Manager, Unit, escape_path
+from .systemd import Job, Manager, Unit, escape_path
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,8 @@ def stop_units(manager: Manager, story: Record, timeout_sec: float) -> None:
         kill_late(manager, story, timeout_sec)
         result = manager.wait_job(job, time.monotonic() + KILL_AGAIN_SEC)
     if result != "done" or not manager.wait_until(lambda: not manager.jobs(), last):
-        late = ", ".join(j.unit for j in manager.jobs() if j.type == "stop") or gate.HALT
+        stopping = [job.unit for job in manager.jobs() if is_stopping(job)]
+        late = ", ".join(sorted(stopping)) or gate.HALT
         raise IssuError(
             f"{late} did not stop, not even by SIGKILL ({result or 'timeout'})",
             hint="see its log: journalctl -u",
@@ -93,10 +94,15 @@ def stop_units(manager: Manager, story: Record, timeout_sec: float) -> None:
 def kill_late(manager: Manager, story: Record, timeout_sec: float) -> None:
     """SIGKILL to every unit that is still stopping."""
     for late in manager.jobs():
-        if late.type == "stop" and late.state == "running":
+        if is_stopping(late):
             text = f"{late.unit} did not stop within {timeout_sec:g} s and was killed"
             story.find("stop-timeout", "warn", text, "raise [release] stop-timeout, or mend it")
             manager.kill(late.unit, signal.SIGKILL)
+
+
+def is_stopping(job: Job) -> bool:
+    """Whether a unit is being stopped now; others wait for it."""
+    return job.type == "stop" and job.state == "running"
 
 
 def undo_files() -> bool:

@@ -59,6 +59,10 @@ def bring_back(manager: Manager, story: Record) -> None:
     logger.info("starting again what was stopped")
     deadline = time.monotonic() + BACK_SEC
     manager.call("StopUnit", "ss", gate.HALT, "replace")
+    for late in manager.jobs():
+        # Of `systemctl stop`: it ends after us, and the journal's socket could start only after it.
+        if late.unit == story.unit and late.type == "stop":
+            manager.call("CancelJob", "u", late.id)
     wanted = [u for u in story.before if u.endswith(BACK) and not u.startswith(LOGIND)]
     jobs = []
     for unit in sorted(wanted, key=lambda name: name.endswith(".target")):

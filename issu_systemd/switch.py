@@ -6,14 +6,16 @@ all four in one call and answers before it acts, so a good answer proves nothing
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from pathlib import Path
 
-from . import mounts
+from . import mounts, tree
 from .errors import IssuError
 from .systemd import Manager
 
+INIT = "/usr/lib/systemd/systemd"  # what PID 1 executes when it switches roots
 DEADLINE_SEC = 90.0
 
 
@@ -42,6 +44,16 @@ METHODS = {"soft-reboot": "SoftReboot", "switch-root": "SwitchRoot"}
 def mechanism_of(manager: Manager) -> str | None:
     """The mechanism to use, by capability: SoftReboot where there is one, else SwitchRoot."""
     return next((name for name, method in METHODS.items() if manager.offers(method)), None)
+
+
+def check_root(root: Path, dev: int) -> None:
+    """Raise IssuError unless `root` still is the root with st_dev `dev` that was staged.
+
+    SoftReboot does not look before it has ended everything, and PID 1 without an init halts.
+    """
+    init = tree.resolve(root, INIT)
+    if root.stat().st_dev != dev or not os.access(init, os.X_OK):
+        raise IssuError(f"{root} does not hold the new root any more", hint="who unmounted it?")
 
 
 def switch(manager: Manager, root: Path, mechanism: str) -> None:

@@ -42,6 +42,7 @@ CASES: list[Case] = [
     ("accept-mode", BLOCK, {"accept_mode": "manual"}, "manual"),
     ("busy", BLOCK, {"in_progress": True}, "another upgrade"),
     ("run-space", BLOCK, {"run_free": RUN_MIN_BYTES - 1}, "15 MiB"),
+    ("run-inodes", BLOCK, {"run_inodes": 1023}, "1023 inodes"),
     ("memory", BLOCK, {"memory_free": MEMORY_MIN_BYTES - 1}, "63 MiB"),
     ("running-root", BLOCK, {"target_dev": GOOD.root_dev}, "/dev/sdb2"),
     ("no-file-system", BLOCK, {"target_fstype": ""}, "/dev/sdb2"),
