@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from errno import ESRCH
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -193,17 +193,6 @@ class Manager:
                 if len(self._removed) == seen:
                     self._hear(rest)
         return True
-
-    def start_and_wait(self, units: Iterable[str], deadline: float) -> list[str]:
-        """Start units together; returns those that did not come up by the deadline."""
-        queued = []
-        failed = []
-        for unit in units:
-            try:
-                queued.append((unit, self.start(unit)))
-            except IssuError:
-                failed.append(unit)
-        return failed + [u for u, job in queued if self.wait_job(job, deadline) != "done"]
 
 
 def escape_path(path: str) -> str:

@@ -180,25 +180,6 @@ def test_what_has_ended_counts_although_the_deadline_has_passed(
     assert manager.wait_job(manager.start("a.service"), 0.0) == "done"
 
 
-def test_start_and_wait_tells_what_did_not_come(manager: Manager, pid1: Fake) -> None:
-    refused = ["org.freedesktop.systemd1.NoSuchUnit", "Unit not found."]
-    pid1.be(
-        State(
-            results={"bad.service": "failed", "late.service": ""},
-            errors={"StartUnit gone.service": refused},
-        )
-    )
-    units = ["gone.service", "good.service", "bad.service", "late.service", "other.service"]
-    left = manager.start_and_wait(units, time.monotonic() + 0.05)
-    assert sorted(left) == ["bad.service", "gone.service", "late.service"]
-    assert pid1.calls() == [["StartUnit", unit, "replace"] for unit in units]  # together
-
-
-def test_start_and_wait_for_nothing(manager: Manager, pid1: Fake) -> None:
-    assert manager.start_and_wait([], 0.0) == []
-    assert pid1.calls("StartUnit") == []
-
-
 # --- waiting for a condition --------------------------------------------------------------------
 
 
