@@ -1,67 +1,36 @@
 """Kernel state that must survive an upgrade: read before release and after verify, compared.
 
 A snapshot is a JSON-able dict, for it crosses the switch in the record and may be read by another
-version of this package. To watch one more kind of state, write a function that returns
-{name: value} and give it a name in READERS.
+version of this package. To watch one more kind of state, write a function that takes a Source and
+returns {name: value}, and give it a name in READERS.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-State = dict[str, Any]
+from . import kernelstate, netstate
+from .errors import IssuError
+from .kernelstate import Source
+
+READERS = {**kernelstate.READERS, **netstate.READERS}
+GROWING = "statistics"  # a difference only if a counter is smaller than it was
 
 
-def _boot_id(sysroot: Path) -> State:
-    """The kernel makes a new one at every boot (random(4)); the same one: the same kernel."""
-    return {"kernel": _line(sysroot / "proc/sys/kernel/random/boot_id")}
-
-
-def _modules(sysroot: Path) -> State:
-    """The loaded modules (proc_modules(5)).
-
-    The inode of a module's directory in sysfs is made anew with the module, so it tells one
-    that was unloaded and loaded again from one that stayed.
-    """
-    lines = (sysroot / "proc/modules").read_text(errors="replace").splitlines()
-    names = [line.split()[0] for line in lines if line.strip()]
-    return {name: {"sysfs_inode": _inode(sysroot / "sys/module" / name)} for name in names}
-
-
-def _network_devices(sysroot: Path) -> State:
-    """The devices of this network namespace (sysfs-class-net); an entry may be a plain file
-    (`bonding_masters`), and a file that cannot be read gives null."""
-    devices = [entry for entry in (sysroot / "sys/class/net").iterdir() if entry.is_dir()]
-    return {
-        device.name: {
-            "ifindex": _number(device / "ifindex"),
-            "address": _line(device / "address"),
-            "carrier_changes": _number(device / "carrier_changes"),
-        }
-        for device in devices
-    }
-
-
-READERS: dict[str, Callable[[Path], State]] = {
-    "boot_id": _boot_id,
-    "module": _modules,
-    "network-device": _network_devices,
-}
-
-
-def snapshot(sysroot: Path = Path("/")) -> dict[str, Any]:
+def snapshot(source: Source = Source()) -> dict[str, Any]:  # noqa: B008  # immutable
     """Read every kind of state; a kind that cannot be read at all is left out.
 
-    `boot_id` is a string, every other kind a dict of {name: value}.
+    `boot_id` is a string, every other kind a dict of {name: value}. Below another root than /
+    only files are read.
     """
     state: dict[str, Any] = {}
-    for kind, read in READERS.items():
+    readers = READERS if source.sysroot == Source().sysroot else kernelstate.READERS
+    for kind, read in readers.items():
         try:
-            state[kind] = dict(sorted(read(sysroot).items()))
-        except OSError:
-            continue
+            state[kind] = dict(sorted(read(source).items()))
+        except (OSError, IssuError, ValueError, LookupError, TypeError, AttributeError):
+            continue  # missing, or tells what we know not
     state["boot_id"] = state["boot_id"]["kernel"]
     return state
 
@@ -80,6 +49,8 @@ def diff(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
         old, new = _named(kind, before[kind]), _named(kind, after[kind])
         for name in sorted({*old, *new}):
             was, now = _differing(old.get(name), new.get(name))
+            if kind == GROWING and was and now:
+                was, now = _shrunk(was, now)
             if was != now:
                 differences.append({"what": kind, "name": name, "before": was, "after": now})
     return {
@@ -101,20 +72,7 @@ def _differing(was: Any, now: Any) -> tuple[Any, Any]:
     return {field: was[field] for field in fields}, {field: now[field] for field in fields}
 
 
-def _line(path: Path) -> str | None:
-    try:
-        return path.read_text(errors="replace").strip()
-    except OSError:
-        return None
-
-
-def _number(path: Path) -> int | None:
-    line = _line(path) or ""
-    return int(line) if line.isdecimal() else None
-
-
-def _inode(path: Path) -> int | None:
-    try:
-        return path.stat().st_ino
-    except OSError:
-        return None
+def _shrunk(was: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Of two sets of counters those that are smaller now, or cannot be read any more."""
+    fields = [f for f in was if was[f] is not None and (now[f] is None or now[f] < was[f])]
+    return {field: was[field] for field in fields}, {field: now[field] for field in fields}
