@@ -1,0 +1,53 @@
+"""`issu plan`: the plan of an upgrade, as the upgrade itself would make it, without one."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from . import devices, facts, mounts, plan, settings, survey
+from .errors import IssuError
+from .systemd import Manager
+
+
+def foresee(target: str, strategy: str | None) -> dict[str, Any]:
+    """The plan for the root on a device; `strategy` None means that of the settings.
+
+    The device is mounted read-only in a mount namespace of our own, which ends with the program.
+    Raises IssuError when the device is none or holds no system.
+    """
+    chosen = settings.load()
+    strategy = strategy or chosen.strategy
+    device = devices.resolve(target)
+    mounts.apart()
+    with tempfile.TemporaryDirectory(prefix="issu-plan-") as name, Manager() as manager:
+        place = Path(name)
+        mounts.mount(device.node, place, options="ro", fstype=device.fstype or "auto")
+        try:
+            system = facts.os_release(place)
+            if not system["os"]:
+                raise IssuError(f"{device.node} holds no operating system: no os-release in it")
+            says, _ = facts.first_line(place, facts.ISSU_VERSION)
+            wanted = survey.wanted(chosen, settings.load(place), says)
+            steps = survey.plan_for(manager, place, chosen, wanted, strategy)
+        finally:
+            mounts.unmount_all(place)
+    return {
+        "target": {"device": device.node, **system}, "strategy": strategy,
+        "sha256": plan.digest(steps), "units": [step._asdict() for step in steps],
+    }  # fmt: skip
+
+
+def table(document: dict[str, Any]) -> str:
+    """The plan for people: what is interrupted first, what stays last."""
+    rows = sorted(
+        document["units"], key=lambda row: (plan.ACTIONS.index(row["action"]), row["unit"])
+    )
+    wide = max((len(row["unit"]) for row in rows), default=0)
+    lines = [f"{row['unit']:<{wide}}  {row['action']:<9}  {row['reason']}" for row in rows]
+    counts = {action: sum(row["action"] == action for row in rows) for action in plan.ACTIONS}
+    told = ", ".join(f"{count} {action}" for action, count in counts.items() if count)
+    where = f"{document['target']['os']} on {document['target']['device']}"
+    head = f"Strategy {document['strategy']}, to {where}. Nothing was changed."
+    return "\n".join([head, "", *lines, "", f"{told}; plan {document['sha256']}"])
