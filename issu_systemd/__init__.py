@@ -1,3 +1,3 @@
 """In-Service Software Upgrade on systemd: every process and file is replaced, the kernel stays."""
 
-__version__ = "0.1.0"
+__version__ = "0.3.0"

@@ -8,35 +8,55 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from . import (
     __version__,
     continuity,
     devices,
     facts,
+    live,
     log,
     mounts,
     outcome,
+    plan,
     preflight,
     record,
     release,
     settings,
     settle,
     stage,
+    survey,
     switch,
+    uevents,
 )  # fmt: skip
 from .errors import IssuError, Refused
 from .evidence import Facts
+from .finding import Finding
+from .kernelstate import Source
 from .phase import Phase
 from .record import Record
 from .systemd import Manager, notify
 
 logger = logging.getLogger(__name__)
 
-FAILED, REFUSED = 1, 3
+OK, FAILED, REFUSED = 0, 1, 3
+
+
+class Strategy(NamedTuple):
+    """How the old root is left: what can be done before anything stops, and the leaving."""
+
+    prepare: Callable[[Manager, Record, settings.Settings], None]
+    leave: Callable[[Manager, Record, settings.Settings], None]
+
+
+STRATEGIES = {
+    "halt": Strategy(release.prepare, switch.leave), "live": Strategy(live.prepare, live.leave),
+}  # fmt: skip
 
 
 def main() -> int:
@@ -48,6 +68,9 @@ def main() -> int:
         with record.lock(), Manager() as manager:
             return upgrade(manager, story, sys.argv[1])
     except (IssuError, OSError) as error:  # before anything was touched, or the undo itself
+        if is_beyond(story):
+            logger.error("%s; issu-arrive.service goes on", sentence(error))
+            return OK
         tell(story, sentence(error), "failed" if story.phase else "refused")
         return REFUSED if story.phase is None else FAILED
 
@@ -58,26 +81,31 @@ def new_id() -> str:
 
 
 def upgrade(manager: Manager, story: Record, target: str) -> int:
-    """The steps; returns only if there was no switch."""
+    """The steps; with strategy halt it returns only if there was no switch."""
     result = "refused"
     try:
         chosen = settings.load()
         examine(manager, story, target, chosen)
         result = "failed"
         make_ready(manager, story, chosen)
-        notify(status=f"stopping every service for {story.target['device']}", ready=True)
+        notify(status=f"leaving for {story.target['device']}", ready=True)
         enter(story, Phase.RELEASE)
-        release.release(manager, story, chosen)
-        switch.check_root(Path(story.stage), story.new_dev)
-        enter(story, Phase.SWITCH)
-        switch.switch(manager, Path(story.stage), story.mechanism or "")
+        STRATEGIES[chosen.strategy].leave(manager, story, chosen)
+        return OK  # live: issu-arrive.service has taken over
     except (IssuError, OSError) as error:
+        if is_beyond(story):
+            raise  # ExecStopPost= of our unit sees to it
         if story.stage:
             notify(status=f"{result}: {sentence(error)}")
             settle.undo(manager, story, sentence(error), result=result)
         else:
             tell(story, sentence(error), result)
     return REFUSED if result == "refused" else FAILED
+
+
+def is_beyond(story: Record) -> bool:
+    """Whether the new root is / already: strategy live, after the pivot."""
+    return story.phase is Phase.SWITCH and root_dev() != story.old_dev
 
 
 def enter(story: Record, phase: Phase) -> None:
@@ -121,9 +149,13 @@ def examine(manager: Manager, story: Record, target: str, chosen: settings.Setti
     except IssuError as error:
         seen = replace(seen, mount_error=str(error))
         require(story, preflight.judge(seen))
-    seen = facts.look(seen, root)
+    seen = facts.look(seen, root, chosen.carry_mounts)
     require(story, preflight.judge(seen))
     describe_target(story, seen, root, chosen)
+    wanted = survey.Wanted(story.skip, story.lifted)
+    steps = survey.plan_for(manager, root, chosen, wanted, chosen.strategy)
+    story.plan = [list(step) for step in steps]
+    log_plan(steps)
 
 
 def root_dev() -> int:
@@ -135,8 +167,8 @@ def source(manager: Manager, seen: Facts) -> dict[str, object]:
     """The running root, as the report tells it."""
     root = mounts.mount_at("/")
     return {
-        "device": seen.root_device, "fstype": root.fstype if root else "", "package": __version__,
-        "systemd": manager.version(), **facts.os_release(Path("/")),
+        "device": seen.root_device, "dev": root_dev(), "fstype": root.fstype if root else "",
+        "package": __version__, "systemd": manager.version(), **facts.os_release(Path("/")),
     }  # fmt: skip
 
 
@@ -151,12 +183,18 @@ def describe_target(
             "systemd": tree.init_says.partition("(")[2].rstrip(")"),
         }  # fmt: skip
     story.new_dev = root.stat().st_dev
-    story.skip = sorted({*chosen.skip, *own.skip})
+    story.skip, story.lifted = survey.wanted(chosen, own, tree.issu_says if tree else "")
     story.verify_units = sorted({*chosen.verify_units, *own.verify_units})
     story.verify_timeout_usec = chosen.verify_timeout_usec
 
 
-def require(story: Record, findings: list[preflight.Finding]) -> None:
+def log_plan(steps: plan.Plan) -> None:
+    """Name the plan, so that it can be told from the one that `issu plan` has shown."""
+    counts = ", ".join(f"{len(plan.of(steps, a))} {a}" for a in plan.ACTIONS)
+    logger.info("plan %s: %s", plan.digest(steps), counts)
+
+
+def require(story: Record, findings: list[Finding]) -> None:
     """Keep the findings for the report; raises Refused if one of them blocks."""
     for finding in findings:
         story.find(*finding)
@@ -170,8 +208,9 @@ def make_ready(manager: Manager, story: Record, chosen: settings.Settings) -> No
     notify(status=f"staging {story.target['device']}")
     stage.stage(Path(story.stage), chosen)
     forget_refusals(manager, story)
-    story.continuity = continuity.snapshot()
-    release.prepare(manager, story, chosen)
+    STRATEGIES[chosen.strategy].prepare(manager, story, chosen)
+    story.continuity = continuity.snapshot(Source(points=story.carried))
+    uevents.begin(manager)
 
 
 def forget_refusals(manager: Manager, story: Record) -> None:

@@ -13,15 +13,11 @@ import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
 
 from . import log, oldroot, record
 from .errors import IssuError
 from .phase import Phase
 from .record import Record
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger(__name__)
 
@@ -33,25 +29,30 @@ def main() -> int:
             if record.RECORD.exists():
                 story = record.load()
                 log.setup(story.id)
-                carry_on(story)
+                return carry_on(story)
     except (IssuError, OSError) as error:
         print(f"<3>{error}", file=sys.stderr)
         return 1
     return 0
 
 
-def carry_on(story: Record) -> None:
-    """Arrive on the new root, or undo on the old one."""
+def carry_on(story: Record) -> int:
+    """Arrive on the new root, or undo on the old one; an exit status."""
+    if story.strategy == "live":
+        from . import land
+
+        return land.carry_on(story)
     root = os.stat("/").st_dev  # noqa: PTH116
     if root == story.new_dev:
         arrive(story)
         finish(story)
-        return
+        return 0
     from . import settle, systemd
 
     systemd.notify(ready=True)
     with systemd.Manager() as manager:
         settle.undo(manager, story, "PID 1 stayed on the old root; its log says why")
+    return 0
 
 
 def arrive(story: Record) -> None:

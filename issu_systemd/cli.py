@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .errors import IssuError, Refused
+from .errors import IssuError, Refused, RolledBack
 
-OK, FAILED, REFUSED = 0, 1, 3  # 2 is argparse's, for a wrong command line
+OK, FAILED, REFUSED, ROLLED_BACK = 0, 1, 3, 4  # 2 is argparse's, for a wrong command line
+STATUS: dict[type[IssuError], int] = {Refused: REFUSED, RolledBack: ROLLED_BACK}
 
 
 def main() -> int:
@@ -26,7 +27,7 @@ def main() -> int:
         print(f"issu: {error}", file=sys.stderr)
         if error.hint:
             print(f"  {error.hint}", file=sys.stderr)
-        return REFUSED if isinstance(error, Refused) else FAILED
+        return next((s for kind, s in STATUS.items() if isinstance(error, kind)), FAILED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
@@ -46,6 +47,22 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("device", metavar="DEVICE")
     verb.add_argument("--no-block", action="store_true", help="return once it is queued")
     verb.set_defaults(act=start)
+
+    verb = verbs.add_parser("plan", help="what an upgrade would do with each unit; changes nothing")
+    verb.add_argument("device", metavar="DEVICE")
+    verb.add_argument("--strategy", choices=("halt", "live"), help="default: as in the settings")
+    verb.add_argument("--json", action="store_true")
+    verb.set_defaults(act=show_plan)
+
+    verb = verbs.add_parser("continuity", help="snapshots of the kernel's state")
+    nouns = verb.add_subparsers(required=True, metavar="VERB")
+    noun = nouns.add_parser("snapshot", help="print the kernel's state as JSON")
+    noun.set_defaults(act=show_snapshot)
+    noun = nouns.add_parser("diff", help="compare two snapshots; exit status 1 if they differ")
+    noun.add_argument("before", metavar="BEFORE", type=Path)
+    noun.add_argument("after", metavar="AFTER", type=Path)
+    noun.add_argument("--json", action="store_true")
+    noun.set_defaults(act=show_diff)
 
     verb = verbs.add_parser("status", help="how far the upgrade is, or how the last one ended")
     verb.add_argument("--json", action="store_true")
@@ -78,7 +95,41 @@ def status(words: argparse.Namespace) -> int:
         print(json.dumps(document, indent=1))
     else:
         print(history.one_line(document))
+        for line in history.old_root(document):
+            print(f"  {line}")
     return OK
+
+
+def show_plan(words: argparse.Namespace) -> int:
+    """Print what would become of each unit; changes nothing."""
+    from . import foresee
+
+    if os.geteuid() != 0:
+        raise IssuError("only root may mount the device to look at it", hint="sudo issu plan …")
+    document = foresee.foresee(words.device, words.strategy)
+    print(json.dumps(document, indent=1) if words.json else foresee.table(document))
+    return OK
+
+
+def show_snapshot(words: argparse.Namespace) -> int:
+    """Print the kernel's state."""
+    from . import compare
+
+    if os.geteuid() != 0:
+        raise IssuError(
+            "only root may read all of the kernel's state", hint="sudo issu continuity snapshot"
+        )
+    print(json.dumps(compare.snapshot(), indent=1))
+    return OK
+
+
+def show_diff(words: argparse.Namespace) -> int:
+    """Print how two snapshots differ; 1 if they do, as diff(1)."""
+    from . import compare
+
+    document = compare.diff(words.before, words.after)
+    print(json.dumps(document, indent=1) if words.json else compare.table(document))
+    return int(bool(document["differences"]))
 
 
 def show_report(words: argparse.Namespace) -> int:

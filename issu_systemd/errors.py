@@ -29,3 +29,7 @@ class SettingsError(IssuError):
 
 class RecordError(IssuError):
     """/run/issu/record.json is missing or cannot be read."""
+
+
+class RolledBack(IssuError):
+    """The upgrade was taken back; the old root runs."""

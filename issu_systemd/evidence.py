@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+
+SYSCTL_SINCE = (0, 3)  # [arrive] sysctl came with it
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,9 @@ class Tree:
     issu_says: str = ""  # `issu --version` run inside
     settings_error: str = ""
     lacks_modules: bool = False  # for the running kernel, which the running root has
+    no_copy: tuple[str, str] | None = None  # why they cannot be copied there, and the way out
+    kernels: tuple[str, ...] = ()  # the releases that it has modules for
+    sysctl: bool = False  # [arrive] sysctl of its own settings
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,9 @@ class Facts:
     strategy: str = "halt"
     accept_mode: str = "auto"
     machine: int = 62
+    kernel: str = ""  # release of the running one, as uname(2) names it
+    modules: str = "require"  # [stage] modules
+    sysctl: bool = False  # [arrive] sysctl
     run_free: int = 1 << 30
     run_inodes: int = 1 << 20  # files that may still be made there
     memory_free: int = 1 << 30
@@ -43,8 +52,25 @@ class Facts:
     root_device: str | None = None
     mounted_rw: tuple[str, ...] = ()  # where the target is mounted read-write already
     claimed: bool = False  # somebody we do not see has it: LVM, RAID, swap, another namespace
+    held_by: tuple[str, ...] = ()  # processes that an earlier upgrade left on the target
     mount_error: str = ""
     not_mounts: tuple[str, ...] = ()  # carried mounts that are none
     not_loaded: tuple[str, ...] = ()  # kept units that are not active
     kept_running: tuple[str, ...] = ()  # kept units that have processes
+    foreign_mounts: bool = False  # not in PID 1's mount namespace
+    on_rootfs: bool = False  # the running root is the initramfs
+    swap_files: tuple[str, ...] = ()  # on the running root
+    stray_mounts: tuple[str, ...] = ()  # live: neither carried nor mounted by the new root
     tree: Tree | None = None  # None while the target is not mounted
+
+
+def version(says: str) -> tuple[int, ...]:
+    """The numbers in what `issu --version` says."""
+    found = re.match(r"\d+(\.\d+)*", (says.split() or [""])[-1])
+    return tuple(map(int, found[0].split("."))) if found else ()
+
+
+def by_age(release: str) -> list[str | int]:
+    """A key that sorts kernel releases, the newest last: numbers as such, rc before the release."""
+    plain = re.sub(r"[-~]rc", "\0", release) + "\1"
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", plain)]

@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from . import devices, gate, mounts, oldroot, reap, record, settings
+from . import devices, gate, modules, mounts, newroot, oldroot, reap, record, settings, survey
 from .errors import IssuError, SettingsError
 from .evidence import Facts, Tree
 from .run import run_inside
@@ -17,20 +17,25 @@ from .tree import resolve
 
 # systemd 252 cannot switch to a root below /run (ELOOP), so it is mounted in the old root.
 STAGES = (Path("/sysroot"), Path("/mnt"))
+ISSU_VERSION = ["/usr/bin/issu", "--version"]
 
 
 def gather(manager: Manager, device: devices.Device, chosen: Settings) -> Facts:
     """The facts that can be had without mounting the target."""
-    root = mounts.device_number("/")
+    root, top = mounts.device_number("/"), mounts.mount_at("/")
     points = mounts.on_device(device.dev)
     active = {u.name for u in manager.units() if u.active == "active"}
+    claimed = not points and not oldroot.is_free(device.node)
     return Facts(
         pid1=Path("/proc/1/comm").read_text().strip(),
         uid=os.geteuid(),
-        mechanism=mechanism_of(manager),
+        mechanism="pivot" if chosen.strategy == "live" else mechanism_of(manager),
         strategy=chosen.strategy,
         accept_mode=chosen.accept_mode,
         machine=elf_machine(Path("/proc/self/exe")),
+        kernel=modules.release(),
+        modules=chosen.modules,
+        sysctl=chosen.sysctl,
         run_free=free_bytes(Path("/run")),
         run_inodes=free_inodes(Path("/run")),
         memory_free=available_memory(),
@@ -40,13 +45,22 @@ def gather(manager: Manager, device: devices.Device, chosen: Settings) -> Facts:
         target_fstype=device.fstype,
         target_read_only=device.read_only,
         root_dev=root,
+        foreign_mounts=namespace("self") != namespace("1"),
+        on_rootfs=top is not None and top.fstype in ("rootfs", "ramfs"),
+        swap_files=survey.swap_files(os.stat("/").st_dev),  # noqa: PTH116
         root_device=devices.node_of(root),
         mounted_rw=tuple(m.point for m in points if not m.read_only and m.point != "/"),
         not_mounts=tuple(m for m in chosen.carry_mounts if mounts.mount_at(m) is None),
-        claimed=not points and not oldroot.is_free(device.node),
+        claimed=claimed,
+        held_by=tuple(oldroot.holders(device.dev)) if claimed else (),
         not_loaded=tuple(k for k in chosen.keep if not any(gate.is_among(u, [k]) for u in active)),
         kept_running=running(chosen.keep),
     )
+
+
+def namespace(process: str) -> str:
+    """The mount namespace of a process, as namespaces(7) names it."""
+    return os.readlink(f"/proc/{process}/ns/mnt")  # noqa: PTH115
 
 
 def running(units: tuple[str, ...]) -> tuple[str, ...]:
@@ -77,17 +91,22 @@ def unstage(stage: Path, *, made: bool) -> None:
         stage.rmdir()
 
 
-def look(facts: Facts, root: Path) -> Facts:
-    """The facts completed by what the tree mounted at `root` holds."""
+def look(facts: Facts, root: Path, carried: tuple[str, ...] = ()) -> Facts:
+    """The facts completed by what the tree mounted at `root` holds; `carried` are mounts."""
     name = os_release(root)
     tree = Tree(os=name["os"], version=name["version"])
     if tree.os:
         merged = all((root / name).is_symlink() for name in ("bin", "sbin", "lib"))
+        own, wrong = own_settings(root)
+        lacks = modules.are_in(Path("/")) and not modules.are_in(root)
         tree = replace(
             tree,
             merged_usr=merged,
-            settings_error=settings_error(root),
-            lacks_modules=has_modules(Path("/")) and not has_modules(root),
+            settings_error=wrong,
+            sysctl=own.sysctl,
+            lacks_modules=lacks,
+            no_copy=modules.obstacle(root) if lacks and facts.modules == "bind" else None,
+            kernels=modules.kernels(root),
         )
     if tree.os and resolve(root, INIT).is_file():
         machine = elf_machine(resolve(root, INIT))
@@ -96,7 +115,9 @@ def look(facts: Facts, root: Path) -> Facts:
             says, error = first_line(root, [INIT, "--version"])
             tree = replace(tree, init_says=says, init_error=error)
     if tree.init_says:
-        tree = replace(tree, issu_says=first_line(root, ["/usr/bin/issu", "--version"])[0])
+        tree = replace(tree, issu_says=first_line(root, ISSU_VERSION)[0])
+    if tree.init_says and facts.strategy == "live":
+        facts = replace(facts, stray_mounts=survey.stray_mounts(newroot.ask(root), carried, root))
     return replace(facts, tree=tree)
 
 
@@ -116,18 +137,12 @@ def os_release(root: Path) -> dict[str, str]:
     return {"os": "", "version": ""}
 
 
-def has_modules(root: Path) -> bool:
-    """Whether the tree has modules for the kernel that runs."""
-    return (root / "usr/lib/modules" / os.uname().release / "modules.dep").exists()
-
-
-def settings_error(root: Path) -> str:
-    """What is wrong with the tree's own settings, "" if nothing is."""
+def own_settings(root: Path) -> tuple[Settings, str]:
+    """The tree's own settings, and what is wrong with them: "" if nothing is."""
     try:
-        settings.load(root)
+        return settings.load(root), ""
     except SettingsError as error:
-        return str(error)
-    return ""
+        return Settings(), str(error)
 
 
 def first_line(root: Path, argv: list[str]) -> tuple[str, str]:

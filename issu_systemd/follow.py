@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from . import history
-from .errors import IssuError, Refused
+from .errors import IssuError, Refused, RolledBack
 from .record import RECORD
 from .systemd import Manager, escape_path
 
@@ -29,6 +30,8 @@ def follow(device: str, *, block: bool) -> int:
             if phase != told:
                 print(phase, flush=True)
                 told = phase
+        if result == "done" and (is_live() or {*history.ids()} - known):
+            return to_the_end(known, told)
         if result == "done":
             print("release: every service stops now, and this session with them")
             print("  look again with: issu status; issu report", flush=True)
@@ -39,9 +42,39 @@ def follow(device: str, *, block: bool) -> int:
     if not fresh:
         raise IssuError(f"{unit} failed", hint=f"journalctl -u '{unit}'")
     document = history.find(max(fresh))
+    return tell(document)
+
+
+def tell(document: dict[str, Any]) -> int:
+    """Say how an upgrade ended; raises Refused, RolledBack or IssuError if not well."""
+    if document["result"] == "accepted":
+        print(history.one_line(document))
+        return OK
     if document["result"] == "refused":
         raise Refused(f"refused: {document['error']}")
+    if document["result"] == "rolled-back":
+        raise RolledBack(f"rolled back to the old root: {document['error']}")
     raise IssuError(f"the upgrade failed: {document['error']}")
+
+
+def is_live() -> bool:
+    """Whether the upgrade that runs leaves this session alone."""
+    now = history.current()
+    return now is not None and now["strategy"] == "live"
+
+
+def to_the_end(known: set[str], told: str) -> int:
+    """Show the phases until there is a report; PID 1 and the bus may be away meanwhile."""
+    while RECORD.exists():
+        now = history.current()
+        if now and now["phase"] != told:
+            told = str(now["phase"])
+            print(told, flush=True)
+        time.sleep(LOOK_SEC)
+    fresh = set(history.ids()) - known
+    if not fresh:
+        raise IssuError("the upgrade left no report", hint="journalctl -b -u 'issu@*'")
+    return tell(history.find(max(fresh)))
 
 
 def alive(manager: Manager, unit: str) -> bool:

@@ -19,7 +19,7 @@ OLD_ROOT, AWAY, NEW_ROOT, KEPT, SHADE = "#8c8c8c", "#d55e00", "#0072b2", "#009e7
 ALARM, BADGES = "#a33f00", {"accepted": "#00684d", "refused": "#7a5200"}
 PHASES = {
     "preflight": "#d0d0d0", "stage": "#a9cce3", "release": "#f5b98a", "switch": "#e69f00",
-    "arrive": "#f4e868", "verify": "#9fdcc5", "accept": "#d9c2dc",
+    "arrive": "#f4e868", "verify": "#9fdcc5", "accept": "#d9c2dc", "roll-back": "#f08080",
 }  # fmt: skip
 GROUPS = {
     "restarted": "Restarted", "skipped": "Skipped during an ISSU", "gone": "Gone: not running now",

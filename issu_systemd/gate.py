@@ -17,6 +17,11 @@ PLACE = Path("/run/systemd/system")
 NAME = "50-issu-hold.conf"
 HOLD = Path("/usr/lib/issu/hold")  # for stock units whose stop action would cut traffic
 HALT = "issu-halt.target"
+# A drop-in of the package forbids the start of a unit; one of the same name here wins over it
+# (systemd.unit(5)).
+GATE = "50-issu.conf"
+LIFTED = "# [arrive] of issu.toml(5): this unit starts during the upgrade all the same.\n"
+SYSCTL = "systemd-sysctl.service"
 
 # IgnoreOnIsolate alone does not keep a unit: its implied Requires=sysinit.target pulls it down.
 KEEP = "[Unit]\nDefaultDependencies=no\nIgnoreOnIsolate=yes\n"
@@ -55,9 +60,15 @@ def drop_in(unit: str, text: str) -> None:
     record.write_atomically(PLACE / f"{unit}.d" / NAME, text)
 
 
+def lift(units: Iterable[str]) -> None:
+    """Let units start that the package forbids in the new root; raises OSError."""
+    for unit in units:
+        record.write_atomically(PLACE / f"{unit}.d" / GATE, LIFTED)
+
+
 def open_again() -> bool:
     """Remove every drop-in of ours; whether there was one, so that PID 1 must reload."""
-    found = list(PLACE.glob(f"*.d/{NAME}"))
+    found = [path for name in (NAME, GATE) for path in PLACE.glob(f"*.d/{name}")]
     for path in found:
         path.unlink(missing_ok=True)
         if not any(path.parent.iterdir()):

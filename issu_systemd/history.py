@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ def current() -> dict[str, Any] | None:
     except RecordError:
         return None
     return {
-        "id": story.id, "result": None, "phase": str(story.phase), "source": story.source,
+        "id": story.id, "result": None, "phase": str(story.phase), "strategy": story.strategy,
+        "source": story.source,
         "target": story.target, "phases": story.phases, "findings": story.findings,
     }  # fmt: skip
 
@@ -57,5 +60,43 @@ def one_line(document: dict[str, Any]) -> str:
         return f"{document['id']}: {document['phase']}, going to {where}"
     outage = document.get("outage_usec")
     away = f", outage {outage / 1_000_000:.3f} s" if outage else ""
+    longest = (document.get("unit_outage_usec") or {}).get("longest")
+    if document.get("strategy") == "live" and longest:
+        away = f", no unit away longer than {longest / 1_000_000:.3f} s"
     error = f"\n  {document['error']}" if document.get("error") else ""
     return f"{document['id']}: {document['result']}, {where}{away}{error}"
+
+
+def old_root(document: dict[str, Any]) -> list[str]:
+    """Lines on who stands on the root that was left last, were there somebody at the time.
+
+    `document` is the last upgrade, which may have changed nothing.
+    """
+    accepted = document
+    if document.get("result") != "accepted":
+        every = (find(id) for id in reversed(ids()))
+        accepted = next((one for one in every if one.get("result") == "accepted"), document)
+    pins = pinned(accepted)
+    if pins == []:
+        return ["the old root is free now"]
+    return [f"old root pinned by {pin}" for pin in pins or ()]
+
+
+def pinned(document: dict[str, Any]) -> list[str] | None:
+    """Who still stands on the root that an upgrade has left, a sentence each; None: nobody asks.
+
+    Asked of the kernel now, for whoever held it at the end of the upgrade may have gone.
+    """
+    held = any(found["id"] == "old-root-pinned" for found in document.get("findings", ()))
+    source = document.get("source", {})
+    if not held or "dev" not in source:
+        return None
+    if os.geteuid() != 0:
+        return ["somebody when the upgrade ended; ask as root whether still"]
+    from . import oldroot
+
+    found, node = oldroot.holders(source["dev"]), source.get("device")
+    with suppress(OSError):  # the device is gone
+        if not found and node and not oldroot.is_free(node):
+            return ["somebody in another PID namespace"]
+    return found

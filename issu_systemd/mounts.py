@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from .errors import IssuError
 from .run import run
 
+# mount(2), umount(2), unshare(2)
+BIND, RECURSIVE, PRIVATE, SHARED = 0x1000, 0x4000, 0x40000, 0x100000
+MNT_DETACH = 2
+CLONE_NEWNS = 0x20000
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
 
@@ -26,6 +33,9 @@ class Mount(NamedTuple):
     fstype: str
     source: str
     read_only: bool
+    shared: bool = False  # it passes mounts on to its peers, see mount_namespaces(7)
+    id: int = 0
+    parent: int = 0  # the id of the mount that it lies on
 
 
 def parse(text: str) -> list[Mount]:
@@ -45,6 +55,9 @@ def parse(text: str) -> list[Mount]:
                 fstype=tail[0],
                 source=_plain(tail[1]),
                 read_only="ro" in options or "ro" in tail[2].split(","),
+                shared=any(word.startswith("shared:") for word in words[6:]),
+                id=int(words[0]),
+                parent=int(words[1]),
             )
         )
     return found
@@ -111,21 +124,88 @@ def bind(source: str, point: Path) -> None:
     run(["mount", "--rbind", "--make-rslave", source, point])
 
 
+def bind_peer(source: str, point: Path) -> None:
+    """Bind a mount, with all below it, so that either place sees what is mounted at the other."""
+    change(source, point, BIND | RECURSIVE)
+
+
+def change(source: str | None, point: Path, flags: int) -> None:
+    """mount(2) without a file system; raises IssuError naming the step and the errno."""
+    what = source.encode() if source else None
+    if _libc().mount(what, os.fsencode(point), None, ctypes.c_ulong(flags), None) != 0:
+        raise _failed(f"mount({source or 'none'}, {point}, {flags:#x})")
+
+
+def detach(point: str) -> None:
+    """umount2(2) with MNT_DETACH: the mount is gone from sight at once; raises IssuError."""
+    if _libc().umount2(os.fsencode(point), MNT_DETACH) != 0:
+        raise _failed(f"umount2({point})")
+
+
+def pivot_root(new: Path, old: Path) -> None:
+    """pivot_root(2): `new` becomes /, the old root is mounted at `old`; raises IssuError."""
+    if _libc().pivot_root(os.fsencode(new), os.fsencode(old)) != 0:
+        raise _failed(f"pivot_root({new}, {old})")
+
+
+def apart() -> None:
+    """Go on in a mount namespace of one's own, which ends with the process; raises IssuError."""
+    if _libc().unshare(CLONE_NEWNS) != 0:
+        raise _failed("unshare(CLONE_NEWNS)")
+    change(None, Path("/"), PRIVATE | RECURSIVE)
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _failed(step: str) -> IssuError:
+    code = ctypes.get_errno()
+    return IssuError(f"{step}: {os.strerror(code)} ({errno.errorcode.get(code, code)})")
+
+
 def sync(point: Path) -> None:
     """Write the file system that holds `point` to its device, as syncfs(2); raises IssuError."""
-    libc = ctypes.CDLL(None, use_errno=True)
     fd = os.open(point, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        if libc.syncfs(fd) != 0:
-            raise IssuError(f"{point} cannot be synced: {os.strerror(ctypes.get_errno())}")
+        if _libc().syncfs(fd) != 0:
+            raise _failed(f"syncfs({point})")
     finally:
         os.close(fd)
 
 
+def tops(points: Iterable[str]) -> list[str]:
+    """Those of the mount points that lie below no other."""
+    known = {*points}
+    return sorted(p for p in known if not any(p.startswith(f"{other}/") for other in known))
+
+
+def strip(point: Path) -> None:
+    """Detach everything that is mounted below `point`, and only there; raises IssuError.
+
+    One call for each tree; a mount that another one hides is named only when that one is gone.
+    """
+    top = mount_at(str(point))
+    if top is None:
+        return
+    change(None, point, PRIVATE | RECURSIVE)  # or it would go from where it was bound from too
+    left: list[Mount] = []
+    while (found := [mount for mount in mounts() if mount.parent == top.id]) != left:
+        left = found
+        for mount in found:
+            with suppress(IssuError):
+                detach(mount.point)
+    if left:
+        detach(left[0].point)
+
+
 def unmount_all(point: Path) -> None:
-    """Unmount everything at and below `point`; a busy mount is detached. Raises IssuError."""
-    for found in list(below(str(point))):
-        if run(["umount", found.point], check=False).returncode != 0:
-            run(["umount", "--lazy", found.point])
-    if mount_at(str(point)):
-        raise IssuError(f"{point} is still mounted", hint=f"umount -R {point}")
+    """Unmount everything at and below `point`; a busy mount is detached. Raises IssuError.
+
+    What is bound there from elsewhere stays mounted elsewhere.
+    """
+    strip(point)
+    while mount_at(str(point)):
+        if run(["umount", point], check=False).returncode != 0:
+            detach(str(point))

@@ -11,6 +11,8 @@ import os
 import time
 from pathlib import Path
 
+from . import reap
+
 PROC = Path("/proc")
 POLL_SEC = 0.01  # the kernel tells nobody when a detached file system lets go of its device
 WAIT_SEC = 2.0
@@ -52,14 +54,16 @@ def mounted_by(dev: int) -> list[int]:
 
 
 def holders(dev: int) -> list[str]:
-    """Who pins the file system with this st_dev, and by what: a sentence a process."""
+    """Who pins the file system with this st_dev, and by what: "NAME[PID] of UNIT (WHAT)"."""
     found = []
     mounted = set(mounted_by(dev))
     for pid in pids():
         held = ["a mount"] if pid in mounted else []
         held += [what for what, path in links(pid) if device_of(path) == dev]
         if held:
-            found.append(f"{name_of(pid)}[{pid}] holds {', '.join(dict.fromkeys(held))}")
+            unit = reap.unit_of(pid)
+            of = f" of {unit}" if unit else ""
+            found.append(f"{name_of(pid)}[{pid}]{of} ({', '.join(dict.fromkeys(held))})")
     return found
 
 

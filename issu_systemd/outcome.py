@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from . import continuity, gate, mounts, record, report
+from . import continuity, gate, mounts, plan, record, report, uevents
 from .errors import IssuError
+from .kernelstate import Source
 from .phase import Phase
 from .record import Record
 from .systemd import Manager, escape_path
@@ -29,7 +30,8 @@ def describe(manager: Manager, story: Record, stopped: Times | None = None) -> d
     """The report of an upgrade as it stands; `stopped` are times that PID 1 may know no more."""
     begun = story.start_of(Phase.RELEASE) or 0
     after = joined(unit_times(manager), stopped or {}) if begun else {}
-    return report.build(
+    watched = uevents.collect(manager, story) if story.start_of(Phase.STAGE) else None
+    document = report.build(
         id=story.id, result=story.result or "failed", mechanism=story.mechanism,
         strategy=story.strategy, source=story.source, target=story.target, started=story.started,
         phases=[
@@ -38,16 +40,30 @@ def describe(manager: Manager, story: Record, stopped: Times | None = None) -> d
         before=set(story.before), after=after, kept=set(story.kept), crossed=crossed(story),
         gated=gated(story, {*story.before, *after}), release_usec=begun,
         default_target=manager.default_target(),
-        continuity=continuity.diff(story.continuity, continuity.snapshot()) if begun else {},
+        continuity=continuity_of(story) if begun else {},
         findings=story.findings, error=story.error,
     )  # fmt: skip
+    carried_out = bool(after) and story.result == "accepted"
+    document["uevents"] = watched
+    document["steps"] = dict(story.steps)
+    document["plan"] = {
+        "sha256": plan.digest([plan.Step(*step) for step in story.plan]) if story.plan else None,
+        "differences": plan.differences(story.plan, document["units"]) if carried_out else [],
+    }
+    return document
+
+
+def continuity_of(story: Record) -> dict[str, Any]:
+    """The kernel's state now against that before the upgrade."""
+    now = continuity.snapshot(Source(points=story.carried))
+    return continuity.diff(story.continuity, now)
 
 
 def gated(story: Record, units: set[str]) -> set[str]:
     """Those of the units whose start was forbidden, by the package or by [arrive] skip."""
     found = Path("/usr/lib/systemd/system").glob("*.d/50-issu.conf")
-    names = {path.parent.name.removesuffix(".d") for path in found} | set(story.skip)
-    return {unit for unit in units if gate.is_among(unit, names)}
+    names = {path.parent.name.removesuffix(".d") for path in found} - set(story.lifted)
+    return {unit for unit in units if gate.is_among(unit, names | set(story.skip))}
 
 
 def crossed(story: Record) -> set[str]:
@@ -75,7 +91,7 @@ def unit_times(manager: Manager) -> Times:
     wanted = {manager.default_target()} | {
         unit.name
         for unit in manager.units()
-        if unit.name.endswith(report.COUNTED) and unit.name != "-.mount"
+        if unit.name.endswith(plan.COUNTED) and unit.name != "-.mount"
     }
     return {name: times_of(manager.properties(name)) for name in wanted}
 

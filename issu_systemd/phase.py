@@ -3,6 +3,8 @@
     preflight → stage → release → switch → arrive → verify → accept
         │          │        │        │
         └──────────┴────────┴────────┴── undo: back on the old root as it was
+                                          ^
+              strategy live:  roll-back ──┘ from switch, arrive and verify
 
 Patent: release is operations 211 to 213 and 410 to 413, switch 414 and 415, arrive 314.
 """
@@ -24,11 +26,19 @@ class Phase(StrEnum):
     ARRIVE = "arrive"
     VERIFY = "verify"
     ACCEPT = "accept"
+    BACK = "roll-back"
 
 
-ORDER = tuple(Phase)
+ORDER = tuple(phase for phase in Phase if phase is not Phase.BACK)
 # Services are stopped from here on; undo must start them again.
 STOPPED = (Phase.RELEASE, Phase.SWITCH)
+# Here services run from the new root; strategy live takes them back from there.
+BEYOND = (Phase.SWITCH, Phase.ARRIVE, Phase.VERIFY)
+
+
+def place(phase: Phase) -> int:
+    """Where a phase stands on the way; past its end if it is none of it."""
+    return ORDER.index(phase) if phase in ORDER else len(ORDER)
 
 
 def check_edge(old: Phase | None, new: Phase) -> None:
@@ -36,6 +46,8 @@ def check_edge(old: Phase | None, new: Phase) -> None:
 
     A phase may be entered twice: a killed process of ours is started again and repeats its phase.
     """
-    want = (Phase.PREFLIGHT,) if old is None else (old, *ORDER[ORDER.index(old) + 1 :][:1])
+    if new is Phase.BACK and old in (*BEYOND, Phase.BACK):
+        return
+    want = (Phase.PREFLIGHT,) if old is None else (old, *ORDER[place(old) + 1 :][:1])
     if new not in want:
         raise IssuError(f"an upgrade cannot go from phase {old} to {new}")

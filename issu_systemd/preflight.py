@@ -6,29 +6,18 @@ Patent [0064]: the new software must stand ready on the other root before the tr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterator
 
-from .evidence import Facts
+from .evidence import SYSCTL_SINCE, Facts, by_age, version
+from .finding import BLOCK, INFO, WARN, Check, Finding
+from .preflight_live import LIVE
 
-BLOCK, WARN, INFO = "block", "warn", "info"
 # PID 1 refuses to reload with less on /run/systemd (RELOAD_DISK_SPACE_MIN, dbus-manager.c).
 RUN_MIN_BYTES = 16 * 1024 * 1024
 RUN_MIN_INODES = 1024  # a drop-in a unit, and what the start of the new root makes there
 MEMORY_MIN_BYTES = 64 * 1024 * 1024
+PACKAGE = "the running kernel's package in the new root"
 READ_ONLY_TYPES = ("squashfs", "erofs", "cramfs", "iso9660")
-
-
-class Finding(NamedTuple):
-    """What a check found: its id, how bad it is, a sentence, and the way out."""
-
-    id: str
-    severity: str
-    text: str
-    way_out: str
-
-
-Check = Callable[[Facts], Iterator[Finding]]
 
 
 def pid1_is_systemd(f: Facts) -> Iterator[Finding]:
@@ -46,14 +35,6 @@ def mechanism_exists(f: Facts) -> Iterator[Finding]:
         yield Finding(
             "mechanism", BLOCK, "PID 1 offers neither SoftReboot nor SwitchRoot",
             "systemd 252 or newer is needed",
-        )  # fmt: skip
-
-
-def strategy_exists(f: Facts) -> Iterator[Finding]:
-    if f.strategy != "halt":
-        yield Finding(
-            "strategy", BLOCK, f"strategy {f.strategy} is not available in this version",
-            'set [switch] strategy = "halt"',
         )  # fmt: skip
 
 
@@ -132,8 +113,14 @@ def target_is_not_in_use(f: Facts) -> Iterator[Finding]:
         )
 
 
+def target_is_not_pinned(f: Facts) -> Iterator[Finding]:
+    for holder in f.held_by:
+        yield Finding("pinned", BLOCK, f"{f.target} is in use by {holder}",
+                      "log out and in again, or end that process")  # fmt: skip
+
+
 def target_is_unclaimed(f: Facts) -> Iterator[Finding]:
-    if f.claimed and not f.mounted_rw and f.target_dev != f.root_dev:
+    if f.claimed and not f.held_by and not f.mounted_rw and f.target_dev != f.root_dev:
         yield Finding(
             "claimed", BLOCK, f"{f.target} is in use: by LVM, RAID, swap, a container, or one of "
             "its partitions is", f"lsblk {f.target} shows by what",
@@ -233,10 +220,37 @@ def kept_processes_survive(f: Facts) -> Iterator[Finding]:
 
 
 def target_has_modules(f: Facts) -> Iterator[Finding]:
-    if f.tree and f.tree.lacks_modules:
+    if not f.tree or not f.tree.lacks_modules:
+        return
+    what, install = f"{f.target} holds no modules for the running kernel", f"install {PACKAGE}"
+    if f.modules != "bind":
         yield Finding(
-            "modules", WARN, f"{f.target} holds no modules for the running kernel; none that is "
-            "not loaded yet can be", "install the running kernel's package in the new root",
+            "modules", BLOCK, f"{what}; none that is not loaded yet could be",
+            f'set [stage] modules = "bind" to have them copied, or {install}',
+        )  # fmt: skip
+    elif f.tree.no_copy:
+        why, way_out = f.tree.no_copy
+        yield Finding("modules", BLOCK, f"{what}; {why}", f"{way_out}, or {install}")
+    else:
+        yield Finding("modules", INFO, f"{what}; they will be copied to it", "")
+
+
+def kernel_of_target_waits(f: Facts) -> Iterator[Finding]:
+    others = [release for release in f.tree.kernels if release != f.kernel] if f.tree else []
+    if others:
+        yield Finding(
+            "kernel-waits", INFO, f"kernel {max(others, key=by_age)} of the new root waits for "
+            f"the next reboot; {f.kernel} runs on", "",
+        )  # fmt: skip
+
+
+def target_knows_sysctl(f: Facts) -> Iterator[Finding]:
+    says = f.tree.issu_says if f.tree else ""
+    asked = f.sysctl or bool(f.tree and f.tree.sysctl)
+    if asked and says and version(says) < SYSCTL_SINCE:
+        yield Finding(
+            "sysctl", WARN, f"{says} in {f.target} does not know [arrive] sysctl; the kernel's "
+            "settings stay as they are", "install a newer issu-systemd there",
         )  # fmt: skip
 
 
@@ -250,12 +264,14 @@ def root_is_a_device(f: Facts) -> Iterator[Finding]:
 
 
 CHECKS: tuple[Check, ...] = (
-    pid1_is_systemd, we_are_root, mechanism_exists, strategy_exists, accept_mode_exists,
+    pid1_is_systemd, we_are_root, mechanism_exists, accept_mode_exists,
     nothing_else_runs, run_has_room, run_has_inodes, memory_is_there, target_is_not_root,
-    target_has_file_system, target_is_writable, target_is_not_in_use, target_is_unclaimed,
-    target_mounts, target_holds_an_os, target_has_init, target_init_is_ours, target_init_runs,
-    target_is_merged, target_has_us, target_has_modules, target_settings_are_right,
+    target_has_file_system, target_is_writable, target_is_not_in_use, target_is_not_pinned,
+    target_is_unclaimed, target_mounts, target_holds_an_os, target_has_init, target_init_is_ours,
+    target_init_runs, target_is_merged, target_has_us, target_has_modules,
+    kernel_of_target_waits, target_knows_sysctl, target_settings_are_right,
     carried_mounts_are_mounts, kept_units_are_active, kept_processes_survive, root_is_a_device,
+    *LIVE,
 )  # fmt: skip
 
 

@@ -57,8 +57,17 @@ class Record:
     carried: list[str] = field(default_factory=list)  # the mount points that go along
     kept: list[str] = field(default_factory=list)
     skip: list[str] = field(default_factory=list)
+    lifted: list[str] = field(default_factory=list)  # started although the package forbids it
     verify_units: list[str] = field(default_factory=list)
     verify_timeout_usec: int = 120_000_000
+    plan: list[list[str]] = field(default_factory=list)  # unit, action, reason
+    moved: list[str] = field(default_factory=list)  # live: the mount points both roots have
+    hold_made: bool = False  # live: the old root's directory in the new root was ours to make
+    parallel: int = 1
+    sessions: str = "keep"
+    restart_timeout_usec: int = 120_000_000
+    settle_usec: int = 1_000_000
+    steps: dict[str, int] = field(default_factory=dict)  # live: microseconds of pivot and reexec
     continuity: dict[str, Any] = field(default_factory=dict)
     findings: list[dict[str, str]] = field(default_factory=list)
     error: str | None = None

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from . import gate, ipc, mounts, reap, record
+from . import gate, ipc, mounts, netgate, reap, record
 from .errors import IssuError
 from .record import Record
 from .settings import Settings
@@ -27,15 +27,21 @@ KILL_AGAIN_SEC = 0.5  # a unit may have several stop commands, each killed in tu
 REAP_GRACE_SEC = 2.0  # for processes outside any unit
 
 
+def note(manager: Manager, story: Record) -> list[Unit]:
+    """Keep in the record what is active and mounted before anything changes; the active units."""
+    units = [unit for unit in manager.units() if unit.active in ("active", "reloading")]
+    passing = {"-.mount", *own_mounts(story)}
+    story.default_target = manager.default_target()
+    story.before = sorted(unit.name for unit in units if unit.name not in passing)
+    story.mounts = {mount.point: mount.dev for mount in mounts.mounts()}
+    return units
+
+
 def prepare(manager: Manager, story: Record, chosen: Settings) -> None:
     """Everything that can be done while every service still runs, up to PID 1's reload."""
-    units = [unit for unit in manager.units() if unit.active in ("active", "reloading")]
+    units = note(manager, story)
     keep = {*chosen.keep, *gate.held()}
-    story.default_target = manager.default_target()
-    passing = {"-.mount", *own_mounts(story)}
-    story.before = sorted(unit.name for unit in units if unit.name not in passing)
     story.kept = sorted(unit.name for unit in units if gate.is_among(unit.name, keep))
-    story.mounts = {mount.point: mount.dev for mount in mounts.mounts()}
     story.carried = [*CRITICAL, *chosen.carry_mounts]
     if story.mechanism == "switch-root":  # SoftReboot takes /run along without its mounts
         story.carried.append("/run")
@@ -43,6 +49,10 @@ def prepare(manager: Manager, story: Record, chosen: Settings) -> None:
     record.write_atomically(record.SKIP, "".join(f"{unit}\n" for unit in story.skip))
     survive = b"SurviveFinalKillSignal" in property_names(manager)
     gate.close(story.kept, to_stop(units, story), survive=survive)
+    netgate.close(Path(story.stage))
+    if netgate.NETWORKD_UNIT in {unit.name for unit in units} - {*story.kept}:
+        netgate.stop_as_restart()
+    gate.lift(story.lifted)
     record.write_atomically(record.IN_PROGRESS, f"{story.id}\n")
     manager.call("Reload")
 
@@ -95,9 +105,14 @@ def kill_late(manager: Manager, story: Record, timeout_sec: float) -> None:
     """SIGKILL to every unit that is still stopping."""
     for late in manager.jobs():
         if is_stopping(late):
-            text = f"{late.unit} did not stop within {timeout_sec:g} s and was killed"
-            story.find("stop-timeout", "warn", text, "raise [release] stop-timeout, or mend it")
+            tell_killed(story, late.unit, timeout_sec)
             manager.kill(late.unit, signal.SIGKILL)
+
+
+def tell_killed(story: Record, unit: str, timeout_sec: float) -> None:
+    """Keep as a finding that a unit was killed because it did not stop."""
+    text = f"{unit} did not stop within {timeout_sec:g} s and was killed"
+    story.find("stop-timeout", "warn", text, "raise [release] stop-timeout, or mend it")
 
 
 def is_stopping(job: Job) -> bool:

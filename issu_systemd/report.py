@@ -11,12 +11,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .plan import COUNTED, PASSING
+
 SCHEMA = 1
 # PID 1 finds these in the kernel's tables and may have no time stamp of them at all.
 ENUMERATED = (".mount", ".automount", ".swap")
-COUNTED = (".service", ".socket", ".timer", ".path", *ENUMERATED)
 ROW = ("unit", "stopped_usec", "started_usec", "outage_usec", "action")
-OWN = ("issu@", "issu-")
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,7 @@ def build(
         start, end, outage = outage_window(units, after.get(default_target), release)
     run_end = end if outage != 0 else end or begins.get("accept") or None
     versions = versions or {}
+    own = [row["outage_usec"] for row in units if row["outage_usec"]]
     return {
         "schema": SCHEMA,
         "id": id,
@@ -99,6 +100,7 @@ def build(
         "outage_usec": outage,
         "outage_start_usec": start,
         "outage_end_usec": end,
+        "unit_outage_usec": {"longest": max(own, default=0), "sum": sum(own)},
         "units": units,
         "continuity": dict(continuity),
         "findings": [dict(finding) for finding in findings],
@@ -124,7 +126,7 @@ def unit_rows(
         times = after.get(name, UnitTimes(active=False))
         stays = name in kept or name.endswith(ENUMERATED)
         action = _action(times, release, was=name in before, gated=name in gated, stays=stays)
-        if action is None or name.startswith(OWN) or not name.endswith(COUNTED):
+        if action is None or name.startswith(PASSING) or not name.endswith(COUNTED):
             continue
         enter, stops = times.active_enter_usec, [times.active_exit_usec]
         started = enter if times.active and enter >= release else None

@@ -21,6 +21,7 @@ _INSIDE = """
 mount -t proc -o ro proc /proc
 mount -t sysfs -o ro sysfs /sys
 mount -t cgroup2 -o ro cgroup2 /sys/fs/cgroup
+mount -t tmpfs -o mode=1777 tmpfs /tmp
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -m 777 /run/user /run/lock /run/systemd
 export XDG_RUNTIME_DIR=/run/user
@@ -60,14 +61,14 @@ def run_inside(
     timeout: float = 60.0,
     unprivileged: bool = False,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program of the tree at `root` in that tree, in mount and PID namespaces of its own.
+    """Run a program of the tree at `root` there, in mount, cgroup and PID namespaces of its own.
 
     The tree must hold sh and mount. Raises IssuError as `run` does.
     """
     nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
     drop = nobody if unprivileged else []
     return run(
-        ["unshare", "--mount", "--pid", "--fork", "--kill-child", f"--root={root}", "--wd=/",
-         "sh", "-c", _INSIDE, "sh", *drop, *argv],
+        ["unshare", "--mount", "--cgroup", "--pid", "--fork", "--kill-child", f"--root={root}",
+         "--wd=/", "sh", "-c", _INSIDE, "sh", *drop, *argv],
         check=check, timeout=timeout,
     )  # fmt: skip

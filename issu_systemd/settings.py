@@ -31,11 +31,17 @@ class Settings:
     keep: tuple[str, ...] = ()
     stop_timeout_usec: int = 30_000_000
     keep_ipc: tuple[str, ...] = ()
+    modules: str = "require"
     skip: tuple[str, ...] = ()
+    sysctl: bool = False
     carry_files: tuple[str, ...] = ("/etc/machine-id", "/etc/hostname", "/etc/ssh/ssh_host_*")
     carry_mounts: tuple[str, ...] = ()
     carry_journal: bool = True
     strategy: str = "halt"
+    live_parallel: int = 1
+    live_timeout_usec: int = 120_000_000
+    live_settle_usec: int = 1_000_000
+    sessions: str = "keep"
     verify_units: tuple[str, ...] = ()
     verify_timeout_usec: int = 120_000_000
     accept_mode: str = "auto"
@@ -88,6 +94,12 @@ def _boolean(value: object) -> bool:
     return value
 
 
+def _count(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError("a whole number from 1 on is wanted")
+    return value
+
+
 def _one_of(*choices: str) -> Callable[[object], str]:
     def parse(value: object) -> str:
         if value not in choices:
@@ -102,11 +114,17 @@ KEYS: dict[tuple[str, str], tuple[str, Callable[[object], Any]]] = {
     ("release", "keep"): ("keep", _units),
     ("release", "stop-timeout"): ("stop_timeout_usec", timespan),
     ("release", "keep-ipc"): ("keep_ipc", _ipc),
+    ("stage", "modules"): ("modules", _one_of("require", "bind")),
     ("arrive", "skip"): ("skip", _units),
+    ("arrive", "sysctl"): ("sysctl", _boolean),
     ("carry", "files"): ("carry_files", _paths),
     ("carry", "mounts"): ("carry_mounts", _paths),
     ("carry", "journal"): ("carry_journal", _boolean),
     ("switch", "strategy"): ("strategy", _one_of("halt", "live")),
+    ("live", "parallel"): ("live_parallel", _count),
+    ("live", "timeout"): ("live_timeout_usec", timespan),
+    ("live", "settle"): ("live_settle_usec", timespan),
+    ("live", "sessions"): ("sessions", _one_of("keep", "terminate")),
     ("verify", "units"): ("verify_units", _units),
     ("verify", "timeout"): ("verify_timeout_usec", timespan),
     ("accept", "mode"): ("accept_mode", _one_of("auto", "manual")),

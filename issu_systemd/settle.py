@@ -11,12 +11,14 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from . import carry, facts, gate, log, outcome, record, release
+from . import carry, facts, gate, log, netgate, outcome, plan, record, release, restart
 from .errors import Busy, IssuError, RecordError
-from .phase import STOPPED, Phase
+from .phase import BEYOND, STOPPED, Phase
 from .record import Record
 from .systemd import Manager
 
@@ -35,11 +37,17 @@ def undo(manager: Manager, story: Record, error: str, *, result: str = "failed")
     story.result = result
     logger.error("%s: %s", result, error)
     # Read first: PID 1 forgets a stopped unit, and when it stopped, once no drop-in names it.
-    stopped = outcome.unit_times(manager) if story.phase in STOPPED else {}
+    touched = story.phase in STOPPED or story.phase in (*BEYOND, Phase.BACK)
+    stopped = outcome.unit_times(manager) if touched else {}
     if release.undo_files():
         manager.call("Reload")
-    if story.phase in STOPPED:
+    if touched:
+        restart_again(manager, story)
         bring_back(manager, story)
+    netgate.open_again()
+    if story.hold_made:
+        with suppress(OSError):
+            (Path(story.stage) / story.stage.lstrip("/")).rmdir()
     if story.stage:
         try:
             facts.unstage(Path(story.stage), made=story.stage_made)
@@ -48,6 +56,27 @@ def undo(manager: Manager, story: Record, error: str, *, result: str = "failed")
         if story.phase is not Phase.PREFLIGHT:
             carry.keep_journal()
     finish(manager, story, stopped)
+
+
+def restart_again(manager: Manager, story: Record) -> None:
+    """Strategy live: restart what was restarted on the new root, for it runs that one's program."""
+    returned, left = story.steps.get("returned_usec"), story.start_of(Phase.SWITCH)
+    if not returned or not left:
+        return
+    units = [
+        unit for unit, action, *_ in story.plan if action == plan.RESTARTED
+        and not untouched(manager.properties(unit), left)
+    ]  # fmt: skip
+    work = restart.Work(units, story.parallel, story.restart_timeout_usec / 1_000_000, returned)
+    for unit, how in restart.restart(manager, work):
+        story.find("not-back", "warn", f"{unit} did not come back: {how}",
+                   f"systemctl status {unit}")  # fmt: skip
+
+
+def untouched(found: Mapping[str, Any], left: int) -> bool:
+    """Whether a unit is active since before `left`; one that never came up elsewhere is not."""
+    since: int = found["ActiveEnterTimestampMonotonic"]
+    return found["ActiveState"] in (b"active", b"reloading") and 0 < since < left
 
 
 def bring_back(manager: Manager, story: Record) -> None:
@@ -87,9 +116,13 @@ def accept(manager: Manager, story: Record, troubles: list[str]) -> None:
     story.target["systemd"] = manager.version()
     release.undo_files()
     clear_old_failures(manager, story)
-    manager.call("Reload")
+    manager.call("Reload")  # runs generators, which may load modules: only then
+    netgate.open_again()
     finish(manager, story)
-    manager.start(JOURNAL_FLUSH)
+    if story.strategy == "live":  # the unit that does it was never stopped
+        carry.keep_journal()
+    else:
+        manager.start(JOURNAL_FLUSH)
 
 
 def clear_old_failures(manager: Manager, story: Record) -> None:
@@ -134,7 +167,8 @@ def main() -> int:
             if story.unit != unit or story.old_dev != os.stat("/").st_dev:  # noqa: PTH116
                 return 0
             with Manager() as manager:
-                undo(manager, story, story.error or death(story))
+                result = "rolled-back" if story.phase is Phase.BACK else "failed"
+                undo(manager, story, story.error or death(story), result=result)
     except (RecordError, Busy):
         return 0  # nothing was left, or somebody is at it
     except (IssuError, OSError) as error:

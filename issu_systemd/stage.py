@@ -7,14 +7,14 @@ import os
 import time
 from pathlib import Path
 
-from . import carry, firstboot, mounts, warm
+from . import carry, firstboot, modules, mounts, warm
 from .settings import Settings
 
 log = logging.getLogger(__name__)
 
 
 def stage(root: Path, chosen: Settings) -> None:
-    """Carry, do first-boot work and warm the cache in the target mounted at `root`.
+    """Carry, copy modules, do first-boot work and warm the cache in the target mounted at `root`.
 
     Raises IssuError naming what could not be done.
     """
@@ -22,7 +22,10 @@ def stage(root: Path, chosen: Settings) -> None:
     for path in carry.files(chosen.carry_files, root):
         log.info("stage: carried %s", path)
     carry.history(root)
-    carry.bind_mounts(chosen.carry_mounts, root)
+    if chosen.modules == "bind":
+        modules.copy(root)
+    if chosen.strategy == "halt":  # live binds them as it binds /proc, right before the pivot
+        carry.bind_mounts(chosen.carry_mounts, root)
     firstboot.work(root)
     warm.warm(root)
     if chosen.carry_journal:

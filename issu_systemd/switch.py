@@ -11,8 +11,11 @@ import signal
 import time
 from pathlib import Path
 
-from . import mounts, tree
+from . import mounts, record, release, tree
 from .errors import IssuError
+from .phase import Phase
+from .record import Record
+from .settings import Settings
 from .systemd import Manager
 
 INIT = "/usr/lib/systemd/systemd"  # what PID 1 executes when it switches roots
@@ -42,7 +45,7 @@ METHODS = {"soft-reboot": "SoftReboot", "switch-root": "SwitchRoot"}
 
 
 def mechanism_of(manager: Manager) -> str | None:
-    """The mechanism to use, by capability: SoftReboot where there is one, else SwitchRoot."""
+    """The mechanism of strategy halt: SoftReboot where PID 1 has it, else SwitchRoot."""
     return next((name for name, method in METHODS.items() if manager.offers(method)), None)
 
 
@@ -53,7 +56,16 @@ def check_root(root: Path, dev: int) -> None:
     """
     init = tree.resolve(root, INIT)
     if root.stat().st_dev != dev or not os.access(init, os.X_OK):
-        raise IssuError(f"{root} does not hold the new root any more", hint="who unmounted it?")
+        raise IssuError(f"{root} does not hold the other root any more", hint="who unmounted it?")
+
+
+def leave(manager: Manager, story: Record, chosen: Settings) -> None:
+    """Strategy halt: stop everything, then switch; it returns in no case but by an IssuError."""
+    release.release(manager, story, chosen)
+    check_root(Path(story.stage), story.new_dev)
+    story.enter(Phase.SWITCH)
+    record.save(story)
+    switch(manager, Path(story.stage), story.mechanism or "")
 
 
 def switch(manager: Manager, root: Path, mechanism: str) -> None:

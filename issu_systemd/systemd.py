@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from errno import ESRCH
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -24,7 +24,9 @@ _DESTINATION = b"org.freedesktop.systemd1"
 _PATH = b"/org/freedesktop/systemd1"
 _MANAGER = b"org.freedesktop.systemd1.Manager"
 _PROPERTIES = b"org.freedesktop.DBus.Properties"
-_UNIT = b"org.freedesktop.systemd1.Unit"
+
+
+AWAY_SEC = 0.005  # between two tries to reach a PID 1 that is away
 
 
 class Unit(NamedTuple):
@@ -58,6 +60,25 @@ def _words(error: Exception) -> str:
     return text.decode(errors="replace") if isinstance(text, bytes) else str(text)
 
 
+def connect(deadline: float) -> Manager:
+    """A connection to PID 1 as soon as it answers, for it is away while it re-executes.
+
+    `deadline` is in time.monotonic() seconds. Raises IssuError with what it last said.
+    """
+    while True:
+        manager = Manager()
+        try:
+            manager.__enter__()
+            manager.version()
+        except IssuError:
+            manager.close()
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(AWAY_SEC)
+        else:
+            return manager
+
+
 class Manager:
     """A connection to PID 1; a context manager. Calls raise IssuError with PID 1's words."""
 
@@ -85,6 +106,10 @@ class Manager:
         self, kind: type[BaseException] | None, error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
+        self.close()
+
+    def close(self) -> None:
+        """Hang up."""
         self._bus.close()
 
     def _call(
@@ -138,15 +163,24 @@ class Manager:
             Job(j[0], j[1].decode(), j[2].decode(), j[3].decode()) for j in self.call("ListJobs")
         ]
 
-    def properties(self, unit: str) -> dict[str, Any]:
-        """All properties of a unit's Unit interface; strings stay bytes."""
+    def properties(self, unit: str, interface: str = "Unit") -> dict[str, Any]:
+        """All properties of one of a unit's interfaces: Unit, Service, ...; strings stay bytes."""
         path = path_encode(_PATH + b"/unit", unit.encode())
-        found = self._call(path, _PROPERTIES, "GetAll", "s", (_UNIT.decode(),))
+        name = f"org.freedesktop.systemd1.{interface}"
+        found = self._call(path, _PROPERTIES, "GetAll", "s", (name,))
         return {key.decode(): value for key, value in found.items()}
 
     def start(self, unit: str, mode: str = "replace") -> int:
         """Queue a start job and return its id; mode as in systemctl(1) --job-mode."""
         return _job_id(self.call("StartUnit", "ss", unit, mode))
+
+    def restart(self, unit: str, mode: str = "replace") -> int:
+        """Queue a restart job and return its id; mode as in systemctl(1) --job-mode."""
+        return _job_id(self.call("RestartUnit", "ss", unit, mode))
+
+    def stop(self, unit: str, mode: str = "replace") -> int:
+        """Queue a stop job and return its id; mode as in systemctl(1) --job-mode."""
+        return _job_id(self.call("StopUnit", "ss", unit, mode))
 
     def kill(self, unit: str, signal: int) -> None:
         """Send a signal to every process of a unit; one that has none is no error."""
@@ -160,11 +194,16 @@ class Manager:
 
     def wait_job(self, job: int, deadline: float) -> str | None:
         """Wait for a job's end, until `deadline` (time.monotonic() seconds); its result or None."""
+        ended = self.wait_any((job,), deadline)
+        return ended[1] if ended else None
+
+    def wait_any(self, jobs: Collection[int], deadline: float) -> tuple[int, str] | None:
+        """Wait until one of the jobs has ended; its id and result, None at the deadline."""
         while True:
             self._hear(0)
             for ended, result in self._removed:
-                if ended == job:
-                    return result
+                if ended in jobs:
+                    return ended, result
             left = deadline - time.monotonic()
             if left <= 0:
                 return None

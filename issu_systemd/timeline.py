@@ -17,6 +17,7 @@ Span = tuple[str, int | None, int | None]
 LONGEST, NAMED = 10, 12
 PHASE = ("phases", "name", "start_usec", "end_usec")
 UNIT = ("units", "unit", "stopped_usec", "started_usec")
+STEPS = {"pivot_usec": "change of the root", "reexec_usec": "PID 1 away"}
 ACTIONS = ("restarted", "kept", "skipped", "new", "gone")
 CLOCKS = {
     "t1_usec": "T1 staging", "t2_usec": "T2 run", "t3_usec": "T3 housekeeping", "t4_usec": "T4 sum",
@@ -132,15 +133,30 @@ def _phases(report: Report, width: int, *, unicode: bool) -> list[str]:
     rows = spans(report, *PHASE)
     lines = ["Phases", *_bars(rows, width, unicode=unicode)] if rows else []
     clocks = [f"{name} {duration(number(report.get(key)))}" for key, name in CLOCKS.items()]
+    steps = report.get("steps")
+    took = [
+        f"{name} {duration(number(steps.get(key)))}"
+        for key, name in STEPS.items()
+        if isinstance(steps, Mapping) and key in steps
+    ]
+    lines += _wrapped("  ", ", ".join(took), width)
     return [*lines, "RFC 7654", *_wrapped("  ", ", ".join(clocks), width)]
 
 
 def _outages(report: Report, width: int, *, unicode: bool) -> list[str]:
     rows = [row for row in spans(report, *UNIT) if None not in row]
     rows.sort(key=lambda row: (row[1] or 0) - (row[2] or 0))
-    lines = [f"Outage: {duration(number(report.get('outage_usec')))}"]
+    whole = duration(number(report.get("outage_usec")))
+    lines = [f"Outage: {whole}"]
+    each = report.get("unit_outage_usec")
+    if report.get("strategy") == "live" and isinstance(each, Mapping):
+        longest, total = (duration(number(each.get(key))) for key in ("longest", "sum"))
+        lines = [
+            f"Outage: each unit by itself, {longest} at most, {total} in sum",
+            f"  first stop to last start: {whole}",
+        ]
     if rows:
-        lines[0] += f"; the longest {min(LONGEST, len(rows))} of {len(rows)} units"
+        lines[-1] += f"; the longest {min(LONGEST, len(rows))} of {len(rows)} units"
     return lines + _bars(rows[:LONGEST], width, unicode=unicode)
 
 
@@ -174,6 +190,9 @@ def _counts(report: Report, width: int) -> list[str]:
         names = [string(row.get("unit")) for row in units if row.get("action") == action]
         more = [f"and {len(names) - NAMED} more"] if len(names) > NAMED else []
         lines += _wrapped(f"  {action}: ", ", ".join(names[:NAMED] + more), width)
+    plan = report.get("plan")
+    for sentence in plan.get("differences") or [] if isinstance(plan, Mapping) else []:
+        lines += _wrapped("  otherwise than planned: ", string(sentence), width)
     return lines
 
 

@@ -1,7 +1,6 @@
 """Read into the page cache what the new root's default target starts, so that nothing is read cold.
 
-Which units that are is asked of the new root's own PID 1: `systemd --test` (systemd(1)) computes
-its start-up transaction and prints it with every command line, as an unprivileged user.
+Which programs that are says the new root's own PID 1, see newroot.py.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from .errors import IssuError
+from . import newroot
 from .run import run_inside
 from .tree import resolve
 
@@ -21,13 +20,12 @@ log = logging.getLogger(__name__)
 ALWAYS = ("usr/lib/systemd", "usr/lib/udev/rules.d", "usr/lib/tmpfiles.d", "etc")
 LIBRARIES = "usr/lib/*/libnss_*.so*"
 SHELLS = ("/usr/bin/sh", "/usr/bin/python3", "/usr/bin/journalctl", "/usr/bin/systemd-tmpfiles")
-_COMMAND = re.compile(r"^\s*Command Line: (\S+)", re.MULTILINE)
 _LIBRARY = re.compile(r"(/\S+) \(0x")
 
 
 def warm(root: Path) -> int:
     """Read the files; returns how many bytes are in the page cache now because of it."""
-    programs = {*SHELLS, *commands(root)}
+    programs = {*SHELLS, *newroot.commands(root)}
     paths = {resolve(root, path) for path in {*programs, *libraries(root, programs)}}
     paths |= {p for name in ALWAYS for p in (root / name).rglob("*")}
     paths |= set(root.glob(LIBRARIES))
@@ -36,17 +34,6 @@ def warm(root: Path) -> int:
     size = sum(read(path) for path in sorted(paths))
     log.info("stage: read %d MiB of the new root into memory", size >> 20)
     return size
-
-
-def commands(root: Path) -> list[str]:
-    """The programs that the default target of the tree runs."""
-    argv = ["/usr/lib/systemd/systemd", "--test", "--system", "--log-target=null"]
-    try:
-        plan = run_inside(root, argv, check=False, unprivileged=True).stdout
-    except IssuError as error:
-        log.warning("stage: the new root's start-up cannot be foreseen: %s", error)
-        return []
-    return sorted({path for path in _COMMAND.findall(plan) if path.startswith("/")})
 
 
 def libraries(root: Path, programs: Iterable[str]) -> list[str]:

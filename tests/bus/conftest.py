@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from issu_systemd import gate, history, record
+from issu_systemd import gate, history, netgate, record, uevents
 from issu_systemd.systemd import Manager
 from tests.bus import fake as stand_in
 from tests.bus.fake import Fake, State
@@ -63,7 +63,11 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
         monkeypatch.setattr(record, name, found.issu / file)
     for function in (record.load, record.save):  # their argument has a default
         monkeypatch.setattr(function, "__defaults__", (found.record,))
+    monkeypatch.setattr(uevents, "DEVICES", found.issu / "devices")
+    monkeypatch.setattr(uevents, "FOUND", found.issu / "uevents.json")
     monkeypatch.setattr(gate, "PLACE", found.system)
+    for name in ("MODPROBE", "NETWORKD", "NETWORK"):
+        monkeypatch.setattr(netgate, name, found.issu / name)
     monkeypatch.setattr(gate, "HOLD", Path(__file__).parents[2] / "dropins/hold")
     monkeypatch.setattr(history, "PLACE", found.history)
     monkeypatch.setattr(record, "HISTORY", found.history)

@@ -299,6 +299,9 @@ class Server:
         job = self.add_job(unit, "stop")
         return "o", [f"{TOP}/job/{job}"], lambda: self.end_job(job)
 
+    def RestartUnit(self, path: str, unit: str, mode: str) -> Any:
+        return self.StartUnit(path, unit, mode)
+
     def KillUnit(self, path: str, unit: str, whom: str, signal: int) -> Any:
         self.kills[unit] = self.kills.get(unit, 0) + 1
         return "", [], self.end_stops

@@ -31,7 +31,7 @@ def on_the_stand_in(pid1: Fake, places: Places, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(agent, "Manager", there)
     monkeypatch.setattr("issu_systemd.systemd.Manager", there)  # for arrive, which imports it late
     monkeypatch.setattr("issu_systemd.log.setup", lambda upgrade: None)
-    monkeypatch.setattr(continuity, "snapshot", dict)
+    monkeypatch.setattr(continuity, "snapshot", lambda source: {})
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from issu_systemd import follow, record
-from issu_systemd.errors import IssuError, Refused
+from issu_systemd.errors import IssuError, Refused, RolledBack
 from issu_systemd.phase import Phase
 from issu_systemd.record import Record
 from issu_systemd.systemd import Manager
@@ -117,9 +117,7 @@ def test_an_agent_that_died_unheard_is_not_taken_for_an_earlier_upgrade(
     assert caught.value.hint
 
 
-def test_an_undo_is_waited_for(
-    pid1: Fake, places: Places, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_undo_is_waited_for(pid1: Fake, places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     """The job has failed, and ExecStopPost= still brings the services back; then it reports."""
     job = {"job": [900, "x", "done"]}
     pid1.be(
@@ -146,4 +144,51 @@ def test_a_unit_that_is_not_installed(pid1: Fake) -> None:
     gone = ["org.freedesktop.systemd1.NoSuchUnit", f"Unit {UNIT} not found."]
     pid1.be(State(errors={"StartUnit": gone}))
     with pytest.raises(IssuError, match="StartUnit"):
+        follow.follow(DEVICE, block=True)
+
+
+def live(places: Places, phase: Phase = Phase.RELEASE) -> Record:
+    """A live upgrade runs."""
+    story = Record(id="20260802", started="", strategy="live", phase=phase)
+    record.save(story, places.record)
+    return story
+
+
+@pytest.mark.parametrize(
+    ("result", "raised"),
+    [("accepted", None), ("rolled-back", RolledBack), ("failed", IssuError)],
+)
+def test_live_is_followed_to_its_end(
+    places: Places,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    result: str,
+    raised: type[IssuError] | None,
+) -> None:
+    story = live(places)
+    ways = iter((Phase.SWITCH, Phase.ARRIVE))
+
+    def go_on(_: float) -> None:
+        if phase := next(ways, None):
+            story.phase = phase
+            record.save(story, places.record)
+            return
+        report(places, "20260802", result=result, error="nginx.service did not come back")
+        places.record.unlink()
+
+    monkeypatch.setattr(follow.time, "sleep", go_on)
+    if raised is None:
+        assert follow.follow(DEVICE, block=True) == 0
+        assert "20260802: accepted" in capsys.readouterr().out
+        return
+    with pytest.raises(raised, match="nginx"):
+        follow.follow(DEVICE, block=True)
+    said = capsys.readouterr().out
+    assert said.index("switch") < said.index("arrive")
+
+
+def test_live_that_left_no_report(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    live(places)
+    monkeypatch.setattr(follow.time, "sleep", lambda _: places.record.unlink())
+    with pytest.raises(IssuError, match="no report"):
         follow.follow(DEVICE, block=True)

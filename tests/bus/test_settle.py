@@ -46,7 +46,7 @@ def story_in(phase: Phase, **more: Any) -> Record:
 @pytest.fixture(autouse=True)
 def still_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """The state of this machine's kernel is of no concern here, and takes a while to read."""
-    monkeypatch.setattr(continuity, "snapshot", dict)
+    monkeypatch.setattr(continuity, "snapshot", lambda source: {})
 
 
 def started(pid1: Fake) -> list[str]:

@@ -70,11 +70,11 @@ def test_a_root_without_a_device_cannot_be_shown_free(device: str | None) -> Non
     ("free", "mounted", "holders", "told"),
     [
         (True, [], [], [("old-root-free", "info", "/dev/null is free")]),
-        (True, [7], ["frr[7] holds a mount"], [("old-root-held", "warn", "frr[7]")]),
+        (True, [7], ["frr[7] (a mount)"], [("old-root-held", "warn", "frr[7]")]),
         (
             False,
             [],
-            ["frr[7] holds its program", "sh[8] holds an open file"],
+            ["frr[7] (its program)", "sh[8] (an open file)"],
             [("old-root-held", "warn", "frr[7]"), ("old-root-held", "warn", "sh[8]")],
         ),
         (False, [], [], [("old-root-held", "warn", "another PID namespace")]),

@@ -79,6 +79,9 @@ def test_help(issu: Issu, words: list[str]) -> None:
         ["report", "--nosuch"],
         ["report", "a", "b"],
         ["--nosuch"],
+        ["continuity"],
+        ["continuity", "diff", "a"],
+        ["continuity", "snapshot", "a"],
     ],
     ids=" ".join,
 )
@@ -192,6 +195,44 @@ def test_errors(
 
     monkeypatch.setattr(follow, "follow", fail)
     assert issu("start", "/dev/sdb2") == (status, "", said)
+
+
+# --- continuity ---------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("as_root")
+def test_a_snapshot(issu: Issu, monkeypatch: pytest.MonkeyPatch) -> None:
+    from issu_systemd import compare
+
+    monkeypatch.setattr(compare, "snapshot", lambda: {"boot_id": "b"})
+    status, out, err = issu("continuity", "snapshot")
+    assert (status, json.loads(out), err) == (0, {"boot_id": "b"}, "")
+
+
+def test_only_root_takes_a_snapshot(issu: Issu, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    status, out, err = issu("continuity", "snapshot")
+    assert (status, out) == (1, "")
+    assert err.startswith("issu: only root")
+
+
+@pytest.mark.parametrize(("after", "status"), [("b", 0), ("c", 1)], ids=["same", "differs"])
+def test_a_diff(issu: Issu, tmp_path: Path, after: str, status: int) -> None:
+    files = [tmp_path / "before", tmp_path / "after"]
+    for path, boot in zip(files, ["b", after], strict=True):
+        path.write_text(json.dumps({"boot_id": boot}))
+    words = ["continuity", "diff", *map(str, files)]
+    done, out, err = issu(*words)
+    assert (done, err) == (status, "")
+    assert out.endswith("; compared: boot_id\n")
+    done, out, _ = issu(*words, "--json")
+    assert (done, len(json.loads(out)["differences"])) == (status, status)
+
+
+def test_a_diff_of_nothing(issu: Issu, tmp_path: Path) -> None:
+    status, out, err = issu("continuity", "diff", f"{tmp_path}/x", f"{tmp_path}/y")
+    assert (status, out) == (1, "")
+    assert err.startswith(f"issu: {tmp_path}/x: No such file")
 
 
 # --- as a program -------------------------------------------------------------------------------

@@ -197,6 +197,15 @@ def test_look_finds_merged_usr_and_wrong_settings(root: Path) -> None:
     assert str(wrong) in tree.settings_error
 
 
+@pytest.mark.parametrize("says", ["true", "false"])
+def test_look_finds_the_trees_own_wish(root: Path, says: str) -> None:
+    write(root / "etc/os-release")
+    write(root / "etc/issu/conf.d/1.toml", f"[arrive]\nsysctl = {says}\n")
+    tree = facts.look(Facts(), root).tree
+    assert tree is not None
+    assert tree.sysctl is (says == "true")
+
+
 # --- where the new root is mounted --------------------------------------------------------------
 
 

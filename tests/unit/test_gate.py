@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from issu_systemd import gate
-from issu_systemd.gate import HALT, NAME, close, is_among, open_again
+from issu_systemd.gate import GATE, HALT, NAME, SYSCTL, close, is_among, lift, open_again
 
 SHIPPED = Path(__file__).parents[2] / "dropins/hold"
 
@@ -164,3 +164,32 @@ def test_closing_twice_is_closing_once(place: Path) -> None:
     before = {path: path.read_text() for path in place.rglob("*.conf")}
     close(["asic.service"], ["a.service"], survive=True)
     assert {path: path.read_text() for path in place.rglob("*") if path.is_file()} == before
+
+
+# --- lifted gates -------------------------------------------------------------------------------
+
+
+def test_a_lift_stands_in_the_place_of_the_packages_own_drop_in(place: Path) -> None:
+    """systemd.unit(5): of drop-ins of one name that below /run wins over that below /usr/lib."""
+    shipped = SHIPPED.parent / f"{SYSCTL}.d" / GATE
+    assert "ConditionPathExists=!" in shipped.read_text()
+    lift([SYSCTL])
+    [lifted] = place.rglob("*.conf")
+    assert lifted.relative_to(place) == shipped.relative_to(SHIPPED.parent)
+    assert [line for line in lifted.read_text().splitlines() if not line.startswith("#")] == []
+
+
+def test_a_lift_ends_with_the_rest(place: Path) -> None:
+    close([SYSCTL], [], survive=False)  # one more drop-in in the same directory
+    lift([SYSCTL])
+    assert len(list((place / f"{SYSCTL}.d").iterdir())) == 2
+    assert open_again() is True
+    assert list(place.iterdir()) == []
+    lift([SYSCTL])
+    assert open_again() is True
+    assert open_again() is False
+
+
+def test_nothing_to_lift(place: Path) -> None:
+    lift([])
+    assert not place.exists()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from issu_systemd import history, record
+from issu_systemd import history, oldroot, record
 from issu_systemd.errors import IssuError
 from issu_systemd.phase import Phase
 from issu_systemd.record import Record
@@ -122,12 +122,65 @@ TARGET = {"device": "/dev/sdb2", "os": "Debian 13"}
         ),
         ({"id": "x", "result": "failed"}, "x: failed, ?"),
         (
+            {"id": "x", "result": "accepted", "strategy": "live", "target": TARGET,
+             "unit_outage_usec": {"longest": 40_000, "sum": 90_000}},
+            "x: accepted, Debian 13 on /dev/sdb2, no unit away longer than 0.040 s",
+        ),
+        (
+            {"id": "x", "result": "refused", "strategy": "live", "target": TARGET,
+             "unit_outage_usec": {"longest": 0, "sum": 0}},
+            "x: refused, Debian 13 on /dev/sdb2",
+        ),
+        (
             {"id": "x", "result": "refused", "target": {"device": "/dev/sdb2", "os": ""}},
             "x: refused, /dev/sdb2",
         ),
         ({"id": "x", "phase": "stage", "result": None}, "x: stage, going to ?"),
     ],
-    ids=["accepted", "refused", "failed", "bare", "no-os", "running"],
+    ids=["accepted", "refused", "failed", "bare", "live", "live-refused", "no-os", "running"],
 )
 def test_one_line(document: dict[str, Any], line: str) -> None:
     assert history.one_line(document) == line
+
+
+@pytest.mark.parametrize(
+    ("found", "free", "told"),
+    [
+        (["bash[7] of session-1.scope (its program)"], False, None),
+        ([], True, []),
+        ([], False, ["somebody in another PID namespace"]),
+    ],
+    ids=["held", "free", "unseen"],
+)
+def test_who_pins_the_old_root_is_asked_now(
+    found: list[str], free: bool, told: list[str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(oldroot, "holders", lambda dev: found if dev == 77 else ["wrong"])
+    monkeypatch.setattr(oldroot, "is_free", lambda node: free)
+    document = {
+        "source": {"device": "/dev/null", "dev": 77},
+        "findings": [{"id": "old-root-pinned"}],
+    }
+    assert history.pinned(document) == (found if told is None else told)
+
+
+def test_a_refusal_does_not_hide_who_pins_the_old_root(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = {"device": "/dev/null", "dev": 77}
+    pinning = keep(place, OLD, source=source, findings=[{"id": "old-root-pinned"}])
+    refused = keep(place, NEW, result="refused")
+    monkeypatch.setattr(oldroot, "holders", lambda dev: ["sh[7]"])
+    for document in (pinning, refused):
+        assert history.old_root(document) == ["old root pinned by sh[7]"]
+    monkeypatch.setattr(oldroot, "holders", lambda dev: [])
+    monkeypatch.setattr(oldroot, "is_free", lambda node: True)
+    assert history.old_root(refused) == ["the old root is free now"]
+    (place / f"{OLD}.json").unlink()
+    assert history.old_root(refused) == []
+
+
+def test_nobody_asks_who_pins_a_root_that_was_free() -> None:
+    source = {"device": "/dev/null", "dev": 77}
+    assert history.pinned({"source": source, "findings": [{"id": "old-root-free"}]}) is None
+    assert history.pinned({"source": {}, "findings": [{"id": "old-root-pinned"}]}) is None

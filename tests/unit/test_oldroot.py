@@ -96,7 +96,7 @@ def test_who_has_it_mounted(device: str, tmp_path: Path) -> None:
         assert oldroot.mounted_by(dev) == [pid]
         [sentence] = oldroot.holders(dev)
         name = oldroot.name_of(pid)
-    assert sentence == f"{name}[{pid}] holds a mount, its directory, an open file"
+    assert sentence == f"{name}[{pid}] (a mount, its directory, an open file)"
     assert oldroot.mounted_by(dev) == []
     assert oldroot.holders(dev) == []
 
@@ -107,7 +107,7 @@ def test_a_program_that_runs_from_it(device: str, tmp_path: Path) -> None:
         assert oldroot.mounted_by(dev) == []  # no mountinfo tells
         assert not oldroot.is_free(device)
         [sentence] = oldroot.holders(dev)
-    assert sentence.startswith(f"sleep[{pid}] holds its program")
+    assert sentence.startswith(f"sleep[{pid}] (its program")
     assert oldroot.wait_free(device)
 
 
@@ -143,9 +143,9 @@ def test_a_sentence_for_each_process_and_each_thing_once(proc: Path, tmp_path: P
     (proc / "7/cwd").symlink_to(tmp_path)
     (proc / "7/exe").symlink_to("/proc/version")  # of another file system
     (proc / "8/cwd").symlink_to("nowhere")
-    assert oldroot.holders(file.stat().st_dev) == ["frr[7] holds its directory, an open file"]
+    assert oldroot.holders(file.stat().st_dev) == ["frr[7] (its directory, an open file)"]
 
 
 def test_a_process_without_a_name(proc: Path, tmp_path: Path) -> None:
     (proc / "8/root").symlink_to(tmp_path)
-    assert oldroot.holders(tmp_path.stat().st_dev) == ["?[8] holds its root"]
+    assert oldroot.holders(tmp_path.stat().st_dev) == ["?[8] (its root)"]

@@ -14,15 +14,19 @@ LEGAL = {
     (None, "preflight"),
     *((name, name) for name in NAMES),  # a process of ours that was killed repeats its phase
     *pairwise(NAMES),
+    # Strategy live goes back from wherever services may run from the new root.
+    *((name, "roll-back") for name in ("switch", "arrive", "verify", "roll-back")),
 }
 
 
 def test_the_names_are_those_of_the_contract() -> None:
-    assert [str(phase) for phase in Phase] == NAMES
-    assert list(ORDER) == list(Phase)
+    assert [str(phase) for phase in Phase] == [*NAMES, "roll-back"]
+    assert [str(phase) for phase in ORDER] == NAMES
 
 
-@pytest.mark.parametrize(("old", "new"), list(product([None, *NAMES], NAMES)))
+@pytest.mark.parametrize(
+    ("old", "new"), list(product([None, *NAMES, "roll-back"], [*NAMES, "roll-back"]))
+)
 def test_edge(old: str | None, new: str) -> None:
     edge = (Phase(old) if old else None, Phase(new))
     if (old, new) in LEGAL:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from issu_systemd.evidence import Facts, Tree
+from issu_systemd.evidence import Facts, Tree, by_age, version
 from issu_systemd.preflight import (
     BLOCK,
     CHECKS,
@@ -21,15 +21,23 @@ from issu_systemd.preflight import (
     judge,
 )
 
+KERNEL = "6.1.0-40-amd64"
 TREE = Tree(
     os="Debian GNU/Linux 13 (trixie)",
     version="13",
     init="/usr/lib/systemd/systemd",
     init_says="systemd 257 (257.13-1~deb13u1)",
     machine=62,
-    issu_says="issu 0.1.0",
+    issu_says="issu 0.3.0",
+    kernels=(KERNEL,),
 )
-BEFORE_MOUNT = Facts(target="/dev/sdb2", target_dev=2066, root_dev=2049, root_device="/dev/sda1")
+LACKING = replace(TREE, lacks_modules=True, kernels=())
+OLDER = replace(TREE, issu_says="issu 0.2.0")
+BIND: dict[str, Any] = {"modules": "bind"}
+LIVE: dict[str, Any] = {"strategy": "live"}
+BEFORE_MOUNT = Facts(
+    target="/dev/sdb2", target_dev=2066, root_dev=2049, root_device="/dev/sda1", kernel=KERNEL
+)
 GOOD = replace(BEFORE_MOUNT, tree=TREE)
 
 # id, severity, the facts that differ from good ones, and what the sentence must name
@@ -38,7 +46,11 @@ CASES: list[Case] = [
     ("pid1", BLOCK, {"pid1": "runit"}, "runit"),
     ("root", BLOCK, {"uid": 1000}, "1000"),
     ("mechanism", BLOCK, {"mechanism": None}, "SwitchRoot"),
-    ("strategy", BLOCK, {"strategy": "live"}, "live"),
+    ("strategy", BLOCK, LIVE | {"tree": replace(TREE, issu_says="issu 0.1.9")}, "0.1.9"),
+    ("pivot", BLOCK, LIVE | {"foreign_mounts": True}, "namespace"),
+    ("pivot", BLOCK, LIVE | {"on_rootfs": True}, "initramfs"),
+    ("stray-mount", BLOCK, LIVE | {"stray_mounts": ("/srv",)}, "/srv"),
+    ("swap-file", BLOCK, LIVE | {"swap_files": ("/swap",)}, "/swap"),
     ("accept-mode", BLOCK, {"accept_mode": "manual"}, "manual"),
     ("busy", BLOCK, {"in_progress": True}, "another upgrade"),
     ("run-space", BLOCK, {"run_free": RUN_MIN_BYTES - 1}, "15 MiB"),
@@ -50,6 +62,7 @@ CASES: list[Case] = [
     ("read-only", BLOCK, {"target_fstype": "squashfs"}, "squashfs"),
     ("mounted", BLOCK, {"mounted_rw": ("/srv",)}, "/srv"),
     ("claimed", BLOCK, {"claimed": True}, "/dev/sdb2"),
+    ("pinned", BLOCK, {"claimed": True, "held_by": ("sh[7] (its root)",)}, "sh[7]"),
     ("mount", BLOCK, {"mount_error": "bad superblock"}, "bad superblock"),
     ("no-os", BLOCK, {"tree": Tree()}, "/dev/sdb2"),
     ("no-init", BLOCK, {"tree": replace(TREE, init="", init_says="", issu_says="")}, "systemd"),
@@ -68,7 +81,12 @@ CASES: list[Case] = [
     ("carry-mount", BLOCK, {"not_mounts": ("/var/lib/element",)}, "/var/lib/element"),
     ("keep-inactive", WARN, {"not_loaded": ("frr.service",)}, "frr.service"),
     ("keep-running", WARN, {"kept_running": ("frr.service",)}, "frr.service"),
-    ("modules", WARN, {"tree": replace(TREE, lacks_modules=True)}, "/dev/sdb2"),
+    ("modules", BLOCK, {"tree": LACKING}, "/dev/sdb2"),
+    ("modules", BLOCK, BIND | {"tree": replace(LACKING, no_copy=("it is full", "x"))}, "full"),
+    ("modules", INFO, BIND | {"tree": LACKING}, "will be copied"),
+    ("kernel-waits", INFO, {"tree": replace(TREE, kernels=("6.12.1", KERNEL))}, "6.12.1"),
+    ("sysctl", WARN, {"sysctl": True, "tree": OLDER}, "0.2.0"),
+    ("sysctl", WARN, {"tree": replace(OLDER, sysctl=True)}, "0.2.0"),
     ("no-root-device", INFO, {"root_device": None}, "running root"),
 ]
 
@@ -156,3 +174,69 @@ def test_a_finding_that_does_not_block() -> None:
 def test_a_target_without_an_os_is_told_once() -> None:
     """The checks of what a tree holds do not pile up on an empty file system."""
     assert [finding.id for finding in judge(replace(GOOD, tree=Tree()))] == ["no-os"]
+
+
+def test_what_only_live_needs_does_not_hold_up_halt() -> None:
+    facts = replace(GOOD, foreign_mounts=True, on_rootfs=True, swap_files=("/swap",))
+    assert judge(facts) == []
+    assert judge(replace(GOOD, tree=replace(TREE, issu_says="issu 0.1.0"))) == []
+    assert judge(replace(GOOD, strategy="live")) == []
+
+
+@pytest.mark.parametrize(
+    ("says", "numbers"),
+    [("issu 0.2.0", (0, 2, 0)), ("issu 0.10.1~rc1", (0, 10, 1)), ("issu ?", ()), ("", ())],
+)
+def test_version(says: str, numbers: tuple[int, ...]) -> None:
+    assert version(says) == numbers
+
+
+# --- the kernel ---------------------------------------------------------------------------------
+
+
+def test_without_modules_there_are_two_ways_out() -> None:
+    [finding] = judge(replace(GOOD, tree=LACKING))
+    assert '[stage] modules = "bind"' in finding.way_out
+    assert "running kernel's package" in finding.way_out
+
+
+def test_what_stands_against_a_copy_has_its_own_way_out() -> None:
+    tree = replace(LACKING, no_copy=("it is full", "make room there"))
+    [finding] = judge(replace(GOOD, modules="bind", tree=tree))
+    assert "make room there" in finding.way_out
+    assert '"bind"' not in finding.way_out
+
+
+@pytest.mark.parametrize("modules", ["require", "bind"])
+def test_modules_that_are_there_are_not_told_of(modules: str) -> None:
+    assert judge(replace(GOOD, modules=modules)) == []
+
+
+@pytest.mark.parametrize(
+    ("kernels", "named"),
+    [
+        ((), None),
+        ((KERNEL,), None),
+        (("5.10.0-1-amd64", KERNEL), "5.10.0-1-amd64"),
+        ((KERNEL, "6.12.9-amd64", "6.12.38+deb13-amd64"), "6.12.38+deb13-amd64"),
+        (("6.1.0-9-amd64", "6.1.0-38-amd64"), "6.1.0-38-amd64"),
+    ],
+)
+def test_the_newest_kernel_that_waits_is_named(
+    kernels: tuple[str, ...], named: str | None
+) -> None:
+    found = judge(replace(GOOD, tree=replace(TREE, kernels=kernels)))
+    says = f"kernel {named} of the new root waits for the next reboot; {KERNEL} runs on"
+    assert found == ([Finding("kernel-waits", INFO, says, "")] if named else [])
+
+
+def test_releases_by_age() -> None:
+    releases = ["5.19", "6.1", "6.1.0-9", "6.1.0-10", "6.12~rc6-amd64", "6.12.0-rc1",
+                "6.12.0-rc2", "6.12.0", "6.12.0-1-amd64"]  # fmt: skip
+    assert sorted(reversed(releases), key=by_age) == releases
+
+
+def test_the_kernels_settings_need_both_roots() -> None:
+    assert judge(replace(GOOD, sysctl=True)) == []
+    assert judge(replace(GOOD, tree=replace(TREE, sysctl=True))) == []
+    assert judge(replace(GOOD, tree=OLDER)) == []

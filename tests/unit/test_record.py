@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -62,8 +62,17 @@ def full() -> Record:
         carried=["/proc", "/var/lib/element"],
         kept=["vendor-asic.service"],
         skip=["vendor-hw-reset.service"],
+        lifted=["systemd-sysctl.service"],
         verify_units=["frr.service"],
         verify_timeout_usec=90_000_000,
+        plan=[["frr.service", "restarted", "its program is replaced"]],
+        moved=["/tmp"],
+        hold_made=True,
+        parallel=4,
+        sessions="terminate",
+        restart_timeout_usec=60_000_000,
+        settle_usec=3_000_000,
+        steps={"pivot_usec": 90, "reexec_usec": 280_000},
         continuity={"boot_id": "2f1c", "modules": ["ext4", "veth"]},
         findings=[
             {"id": "killed", "severity": "warn", "text": "sh[812] ignored SIGTERM", "way_out": ""}
@@ -92,6 +101,15 @@ def test_what_is_written_is_the_golden_file(tmp_path: Path) -> None:
 def test_the_golden_file_is_read() -> None:
     assert load(GOLDEN) == full()
     assert load(GOLDEN).phase is Phase.ARRIVE
+
+
+def test_the_golden_file_of_an_older_version_is_read() -> None:
+    """What version 0.1 wrote: the root that is left may be that old."""
+    old = load(GOLDEN.with_name("record-v1-of-0.1.json"))
+    assert replace(
+        full(), lifted=[], plan=[], moved=[], hold_made=False, parallel=1, sessions="keep",
+        restart_timeout_usec=120_000_000, settle_usec=1_000_000, steps={},
+    ) == old  # fmt: skip
 
 
 def test_the_golden_file_shows_every_field() -> None:

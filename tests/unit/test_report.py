@@ -23,8 +23,8 @@ PHASES = {
     "accept": (112, 115),
 }
 KEYS = """schema id result mechanism strategy source target started phases outage_usec
-    outage_start_usec outage_end_usec units continuity findings error t1_usec t2_usec t3_usec
-    t4_usec""".split()  # noqa: SIM905
+    outage_start_usec outage_end_usec unit_outage_usec units continuity findings error
+    t1_usec t2_usec t3_usec t4_usec""".split()  # noqa: SIM905
 
 
 def times(
@@ -162,7 +162,8 @@ def test_kinds_that_count(kind: str) -> None:
 @pytest.mark.parametrize(
     "name",
     ["a.device", "a.slice", "a.scope", "a.target", "a", "", "service",
-     "issu@-dev-vdb1.service", "issu-arrive.service", "issu-halt.target"],
+     "issu@-dev-vdb1.service", "issu-arrive.service", "issu-halt.target",
+     "run-credentials-a.service.mount"],
 )  # fmt: skip
 def test_units_that_do_not_count(name: str) -> None:
     assert unit(name, times(108, 101)) is None

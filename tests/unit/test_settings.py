@@ -19,11 +19,17 @@ EVERY: dict[tuple[str, str], tuple[str, str, Any]] = {
     ("release", "keep"): ('["vendor-asic.service"]', "keep", ("vendor-asic.service",)),
     ("release", "stop-timeout"): ('"30s"', "stop_timeout_usec", 30 * SEC),
     ("release", "keep-ipc"): ('["shm:0x46494201"]', "keep_ipc", ("shm:0x46494201",)),
+    ("stage", "modules"): ('"bind"', "modules", "bind"),
+    ("arrive", "sysctl"): ("true", "sysctl", True),
     ("arrive", "skip"): ('["hw-reset@.service"]', "skip", ("hw-reset@.service",)),
     ("carry", "files"): ('["/etc/ssh/ssh_host_*"]', "carry_files", ("/etc/ssh/ssh_host_*",)),
     ("carry", "mounts"): ('["/var/lib/element"]', "carry_mounts", ("/var/lib/element",)),
     ("carry", "journal"): ("false", "carry_journal", False),
     ("switch", "strategy"): ('"live"', "strategy", "live"),
+    ("live", "parallel"): ("4", "live_parallel", 4),
+    ("live", "timeout"): ('"2min"', "live_timeout_usec", 2 * MIN),
+    ("live", "settle"): ('"500ms"', "live_settle_usec", SEC // 2),
+    ("live", "sessions"): ('"terminate"', "sessions", "terminate"),
     ("verify", "units"): ('["frr.service"]', "verify_units", ("frr.service",)),
     ("verify", "timeout"): ('"120s"', "verify_timeout_usec", 120 * SEC),
     ("accept", "mode"): ('"manual"', "accept_mode", "manual"),
@@ -46,11 +52,17 @@ def test_defaults_are_the_contract(tmp_path: Path) -> None:
         keep=(),
         stop_timeout_usec=30 * SEC,
         keep_ipc=(),
+        modules="require",
         skip=(),
+        sysctl=False,
         carry_files=("/etc/machine-id", "/etc/hostname", "/etc/ssh/ssh_host_*"),
         carry_mounts=(),
         carry_journal=True,
         strategy="halt",
+        live_parallel=1,
+        live_timeout_usec=120 * SEC,
+        live_settle_usec=SEC,
+        sessions="keep",
         verify_units=(),
         verify_timeout_usec=120 * SEC,
         accept_mode="auto",
@@ -75,9 +87,7 @@ def test_every_key(section: str, key: str) -> None:
 @pytest.mark.parametrize(
     ("low", "high"), [(VENDOR, ADMIN), (ADMIN, RUNTIME), (VENDOR, RUNTIME)], ids=str
 )
-def test_same_named_file_of_a_later_directory_replaces(
-    tmp_path: Path, low: str, high: str
-) -> None:
+def test_same_named_file_of_a_later_directory_replaces(tmp_path: Path, low: str, high: str) -> None:
     write(tmp_path, low, "50.toml", '[switch]\nstrategy = "live"\n[accept]\nmode = "manual"\n')
     write(tmp_path, high, "50.toml", '[switch]\nstrategy = "halt"\n')
     assert load(tmp_path) == Settings()  # of the replaced file nothing is left, mode included
@@ -119,6 +129,9 @@ def test_an_empty_file_masks_the_vendors(tmp_path: Path) -> None:
     [
         ("[release]\nkep = []\n", "[release] kep"),
         ("[relase]\nkeep = []\n", "[relase] keep"),
+        ('[stage]\nmodules = "copy"\n', "[stage] modules: one of require, bind"),
+        ("[stage]\nmodules = true\n", "[stage] modules"),
+        ('[arrive]\nsysctl = "yes"\n', "[arrive] sysctl: true or false"),
         ("[arrive]\nkeep = []\n", "[arrive] keep"),
         ("[Release]\nkeep = []\n", "[Release] keep"),
         ("[release.keep]\na = 1\n", "[release] keep"),
@@ -130,6 +143,9 @@ def test_an_empty_file_masks_the_vendors(tmp_path: Path) -> None:
     ids=[
         "key",
         "section",
+        "choice",
+        "no-choice",
+        "no-boolean",
         "key-of-another-section",
         "case",
         "table-for-a-list",
@@ -252,3 +268,9 @@ def test_what_is_no_time_span(text: object) -> None:
 def test_a_truth_value_is_no_time_span(value: object) -> None:
     with pytest.raises(ValueError, match="time span"):
         timespan(value)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "true", "1.5", '"2"'])
+def test_how_many_at_once_is_a_number_from_one_on(value: str) -> None:
+    with pytest.raises(SettingsError, match=r"\[live\] parallel: a whole number"):
+        parse(f"[live]\nparallel = {value}\n", "x.toml")

@@ -168,3 +168,23 @@ def test_readers() -> None:
     assert [number(x) for x in (5, 5.9)] == [5, 5]
     assert [number(x) for x in (True, "5", None, math.inf)] == [None] * 4
     assert [string(x) for x in (None, "", "a\tb", "\ud800", 7)] == ["?", "?", "a b", "?", "7"]
+
+
+def test_live_tells_what_each_unit_was_away(accepted: dict[str, Any]) -> None:
+    accepted |= {
+        "strategy": "live",
+        "unit_outage_usec": {"longest": 52_000, "sum": 170_000},
+        "steps": {"pivot_usec": 90, "reexec_usec": 280_000},
+        "plan": {"sha256": "ab", "differences": ["a.service was to be kept and is gone"]},
+    }
+    text = render(accepted)
+    assert "Outage: each unit by itself, 52 ms at most, 170 ms in sum" in text
+    assert "change of the root 90 us, PID 1 away 280 ms" in text
+    assert "otherwise than planned: a.service was to be kept and is gone" in text
+
+
+def test_halt_tells_one_outage_and_no_steps(accepted: dict[str, Any]) -> None:
+    text = render(accepted | {"unit_outage_usec": {"longest": 52_000, "sum": 170_000}})
+    assert "by itself" not in text
+    assert "PID 1 away" not in text
+    assert "otherwise than planned" not in text

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from issu_systemd import warm
-from issu_systemd.errors import IssuError
+from issu_systemd import newroot, warm
 
 DATA = Path(__file__).parent / "data"
 DNSMASQ = "/usr/share/dnsmasq/systemd-helper"
@@ -25,32 +24,9 @@ def answer(monkeypatch: pytest.MonkeyPatch, text: str) -> list[list[str]]:
         return CompletedProcess(argv, 0, text, "")
 
     monkeypatch.setattr(warm, "run_inside", run_inside)
+    monkeypatch.setattr(newroot, "run_inside", run_inside)
+    newroot.dry_run.cache_clear()
     return asked
-
-
-@pytest.mark.parametrize(
-    ("version", "journald"),
-    [("252", "/lib/systemd/systemd-journald"), ("257", "/usr/lib/systemd/systemd-journald")],
-)
-def test_the_programs_of_the_default_target(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, journald: str
-) -> None:
-    plan = (DATA / f"systemd-test-{version}.txt").read_text()
-    asked = answer(monkeypatch, plan)
-    assert plan.count("Command Line: journalctl ") == 2  # a name without a path is left out
-    assert warm.commands(tmp_path) == sorted(["/bin/kill", journald, DNSMASQ, *NGINX])
-    assert asked[0][:2] == ["/usr/lib/systemd/systemd", "--test"]
-
-
-def test_a_plan_that_cannot_be_had_is_no_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def run_inside(*args: Any, **how: Any) -> CompletedProcess[str]:
-        raise IssuError("took longer than 60 s")
-
-    monkeypatch.setattr(warm, "run_inside", run_inside)
-    assert warm.commands(tmp_path) == []
-    assert "took longer than 60 s" in caplog.text
 
 
 @pytest.mark.parametrize("version", ["252", "257"])
