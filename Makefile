@@ -16,12 +16,12 @@ DEB := dist/issu-systemd_$(VERSION)_all.deb
 PACKAGED := issu_systemd units dropins data docs debian pyproject.toml README.md NEWS.md LICENSE
 SOURCES := $(shell find $(PACKAGED) -name __pycache__ -prune -o -print 2>/dev/null)
 
-.PHONY: help setup packages packages-vm deb demo bench test lint clean $(TIERS:%=test-%)
+.PHONY: help setup packages packages-vm deb demo bench bench-vm test test-newest lint clean $(TIERS:%=test-%)
 
 help:
 	@echo 'make demo     upgrade a running system before your eyes'
 	echo 'make test     every tier; one alone: $(TIERS:%=make test-%)'
-	echo 'make bench    measure outages'
+	echo 'make bench    measure outages in containers; make bench-vm: packets, in a virtual machine'
 	echo 'make deb      $(DEB)'
 	echo 'make lint     the linters alone'
 	echo 'make clean    remove what make made in this tree'
@@ -61,6 +61,9 @@ demo: setup $(DEB)
 bench: setup $(DEB)
 	@$(PY) -m tests.rig.bench
 
+bench-vm: setup packages-vm $(DEB)
+	@$(PY) -m tests.vm.bench
+
 # Tiers run from the quickest to the slowest, and the first that fails is the last that runs.
 test:
 	@times='' failed=''
@@ -82,6 +85,10 @@ test-bus: setup
 
 test-container: setup $(DEB)
 	@$(PY) -m pytest tests/rig tests/container $(ARGS)
+
+# Debian's newest systemd, another thing every day: not one of the tiers.
+test-newest: setup $(DEB)
+	@$(PY) -m pytest tests/newest $(ARGS)
 
 test-vm: setup packages-vm $(DEB)
 	@$(PY) -m pytest tests/vm $(ARGS)

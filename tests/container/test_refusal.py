@@ -188,6 +188,10 @@ def test_mounted_elsewhere(bench: Bench, options: str) -> None:
         assert_refused(bench.e, bench.e.target, reason, "umount /srv")
     finally:
         run(["umount", "/srv"])
+        shown = ["systemctl", "show", "--property=ActiveState", "--value", "srv.mount"]
+        bench.e.machine.wait_for(
+            lambda: run(shown).stdout.strip() == "inactive", 10, "PID 1 sees that it is unmounted"
+        )
 
 
 INIT = "usr/lib/systemd/systemd"
@@ -259,7 +263,7 @@ def test_target_unfit(bench: Bench, case: str) -> None:
         ('[release]\nstop-timeout = "soon"\n', [SETTINGS, "[release] stop-timeout"]),
         ("[release\n", [SETTINGS]),
         ('[carry]\nmounts = ["/opt"]\n', ["/opt is to be carried but nothing is mounted there"]),
-        ('[switch]\nstrategy = "live"\n', ["strategy live is not available"]),
+        ('[switch]\nstrategy = "warm"\n', [SETTINGS, "[switch] strategy", "live"]),
     ],
 )
 def test_settings(bench: Bench, text: str, reason: list[str]) -> None:

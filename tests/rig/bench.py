@@ -16,10 +16,11 @@ from pathlib import Path
 from tests.container.element import Element, element
 
 from . import echoes, sh, traces
-from .idle import generator
+from .idle import Idle, generator
 from .measure import Measured, measure
-from .rivals import ISSU, KNOWN_ROOT, NEW_ROOT, TITLES, Rival
-from .tables import conditions, idle_cost, outages, parts
+from .moments import Silence, WayBack, silence, way_back
+from .rivals import HALT, KNOWN_ROOT, LIVE, NEW_ROOT, TITLES, Rival
+from .tables import conditions, idle_cost, moments, outages, parts, ratios
 
 SUITE = "trixie"
 SIZES = (3, 30, 300)
@@ -47,22 +48,40 @@ def benchmark(rounds: int) -> None:
     os.environ.setdefault("ISSU_WORK", tempfile.gettempdir())  # a disk, as elements have it
     begin, load = time.monotonic(), os.getloadavg()[0]
     found: list[Measured] = []
+    silences: list[Silence] = []
     with machine_with(SIZES[0]) as e:
         idle = generator(e.machine)
     for count in SIZES:
         with machine_with(count) as e:
-            for _ in range(2):  # both roots have been booted once then, and are in memory
-                measure(e, ISSU, count)
+            for rival in (LIVE, HALT):  # both roots have been entered once then, and are in memory
+                measure(e, rival, count)
             found += in_turns(e, KNOWN_ROOT, count, rounds)
+            silences += [silence(e, count) for _ in range(rounds)]
     with machine_with(NEW_ROOT_SIZE) as e:
         found += in_turns(e, NEW_ROOT, NEW_ROOT_SIZE, rounds, new_root=True)
-    lines = [*conditions(rounds, load), *outages(found), *parts(found), *idle_cost(idle)]
+    backs = [way_back(SUITE, count) for count in SIZES]
+    lines = [
+        *conditions(rounds, load), *outages(found), *ratios(found),
+        *moments(found, silences, backs), *parts(found), *idle_cost(idle),
+    ]  # fmt: skip
     text = "\n".join(lines) + f"\n\nMeasured in {time.monotonic() - begin:.0f} s.\n"
+    keep(text, found, silences, backs, idle)
+    print(f"\n{text}\nThe same in {DIST}/bench.txt, every figure in {DIST}/bench.json.")
+
+
+def keep(
+    text: str, found: list[Measured], silences: list[Silence], backs: list[WayBack], idle: Idle
+) -> None:
+    """Write the text, and every figure."""
     DIST.mkdir(exist_ok=True)
     (DIST / "bench.txt").write_text(text)
-    figures = {"measured": [one.json() for one in found], "generator": idle._asdict()}
+    figures = {
+        "measured": [one.json() for one in found],
+        "silences": [one._asdict() for one in silences],
+        "ways_back": [one._asdict() for one in backs],
+        "generator": idle._asdict(),
+    }
     (DIST / "bench.json").write_text(json.dumps(figures, indent=1) + "\n")
-    print(f"\n{text}\nThe same in {DIST}/bench.txt, every figure in {DIST}/bench.json.")
 
 
 @contextmanager
@@ -89,7 +108,7 @@ def in_turns(
             rival = rivals[(first + i) % len(rivals)]
             found.append(measure(e, rival, count, new_root=new_root))
             text = f"{TITLES[rival.key]}{', new root' if new_root else ''}"
-            print(f"{count:4} services  {found[-1].outage / 1000:6.0f} ms  {text}", flush=True)
+            print(f"{count:4} services  {found[-1].middle / 1000:6.1f} ms  {text}", flush=True)
     return found
 
 

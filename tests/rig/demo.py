@@ -33,9 +33,11 @@ PHASES = {
     "accept": "ends the upgrade and writes the report",
 }
 LIVE = {
-    "release": "makes the running services ready",
-    "switch": "changes the system below the running services",
-    "verify": "restarts the services one after another",
+    "release": "stops what the new system does not have",
+    "switch": "changes the root below the running services; PID 1 executes the new systemd",
+    "arrive": "restarts the services one after another: each is away for its own restart",
+    "verify": "starts what is new and looks whether all stays well; the old system lets go",
+    "roll-back": "a service did not come back: everything goes back",
 }
 
 
@@ -148,14 +150,29 @@ def summary(trips: dict[str, Trip]) -> None:
     rows = {
         "": list(trips),
         "result": [trip.report["result"] for trip in trips.values()],
-        "outage as systemd counts it": [duration(t.report["outage_usec"]) for t in trips.values()],
-        "outage seen from outside": [outside(trip) for trip in trips.values()],
+        **outages([*trips.values()]),
         "whole upgrade": [duration(trip.report["t4_usec"]) for trip in trips.values()],
         "system afterwards": [trip.after.state for trip in trips.values()],
         "same kernel": [f"yes, {t.after.boot_id.split('-')[0]}..." for t in trips.values()],
     }
     for label, cells in rows.items():
         print(f"{label:<28}" + "".join(f"{cell:<24}" for cell in cells).rstrip())
+
+
+def outages(trips: list[Trip]) -> dict[str, list[str]]:
+    """Of the whole system with strategy halt; with strategy live that has none, so of services."""
+    if all(trip.report["strategy"] == "live" for trip in trips):
+        own = [trip.report["unit_outage_usec"] for trip in trips]
+        seen = [max(s.longest_usec for s in trip.seen.values()) for trip in trips]
+        return {
+            "longest of any unit": [duration(each["longest"]) for each in own],
+            "longest seen from outside": [duration(usec) for usec in seen],
+            "sum over all units": [duration(each["sum"]) for each in own],
+        }
+    return {
+        "outage as systemd counts it": [duration(trip.report["outage_usec"]) for trip in trips],
+        "outage seen from outside": [outside(trip) for trip in trips],
+    }
 
 
 def outside(trip: Trip) -> str:

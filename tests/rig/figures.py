@@ -1,7 +1,6 @@
 """From what probes saw to figures for people. Pure; times in microseconds."""
 
-from collections.abc import Iterable, Sequence
-from statistics import median
+from collections.abc import Iterable
 
 from .outage import Gap, Observed
 
@@ -27,13 +26,3 @@ def sample(count: int, most: int) -> list[int]:
     if count <= most:
         return list(range(1, count + 1))
     return [1 + round(i * (count - 1) / (most - 1)) for i in range(most)]
-
-
-def msec(values: Sequence[float]) -> str:
-    """The median of microseconds, in milliseconds; "-" if there is none."""
-    return f"{median(values) / 1000:.0f}" if values else "-"
-
-
-def each(values: Sequence[float]) -> str:
-    """Every one of the microseconds, in milliseconds."""
-    return " ".join(f"{value / 1000:.0f}" for value in values)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import IO, Self, TypeVar
 
 from . import box, inroot, loop, net, sh, wait
 from .traces import PREFIX
@@ -155,9 +155,11 @@ class Machine:
         """Run a command inside, in whatever root PID 1 is in at this moment."""
         return sh.run(self._enter(argv), check=check, timeout=timeout, stdin=stdin, env=env)
 
-    def popen(self, argv: sh.Argv) -> subprocess.Popen[str]:
+    def popen(
+        self, argv: sh.Argv, *, stdin: int | IO[str] = subprocess.DEVNULL
+    ) -> subprocess.Popen[str]:
         """Start a command inside; end it with `sh.kill`, or let the container's end do it."""
-        return sh.popen(self._enter(argv))
+        return sh.popen(self._enter(argv), stdin=stdin)
 
     def systemctl(self, *args: str, check: bool = True, timeout: float = 60) -> str:
         """Output of systemctl inside, without the last newline."""

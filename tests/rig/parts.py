@@ -14,15 +14,15 @@ MANAGER = (
     "UnitsLoadFinishTimestampMonotonic",
 )
 UNIT = ("InactiveEnterTimestampMonotonic", "InactiveExitTimestampMonotonic",
-        "ActiveEnterTimestampMonotonic")  # fmt: skip
-STOP, UP, DOWN = UNIT[0], UNIT[2], UNIT[1]
+        "ActiveEnterTimestampMonotonic", "ActiveExitTimestampMonotonic")  # fmt: skip
+STOP, DOWN, UP, LEFT = UNIT
 
 Times = Mapping[str, Mapping[str, int]]
 Mark = tuple[str, int]  # what ends here, microseconds of CLOCK_MONOTONIC
 
 
 def unit_times(machine: Machine, *patterns: str) -> dict[str, dict[str, int]]:
-    """When the units that match last became inactive, left that, and became active."""
+    """When the units that match last became inactive, left that, became active, and left that."""
     names = ",".join(("Id", *UNIT))
     text = machine.systemctl("show", f"--property={names}", *patterns)
     blocks = [dict(line.split("=", 1) for line in b.splitlines()) for b in text.split("\n\n")]

@@ -3,10 +3,13 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.container.element import Element
+from tests.container.element import Element, write_settings
+
+from .echoes import UNITS
 
 BOOT_SEC = 120.0
 CACHES = Path("/proc/sys/vm/drop_caches")
@@ -14,6 +17,7 @@ NEXT_ROOT = "/run/nextroot"  # systemd-soft-reboot.service(8)
 # What systemd-update-done.service leaves, and what it is compared with (systemd.unit(5)
 # ConditionNeedsUpdate=): after this the work of a new image's first boot is due.
 AS_NEW = 'mount "$1" /mnt; rm -f /mnt/etc/.updated /mnt/var/.updated; touch /mnt/usr; umount /mnt'
+EACH = 'for unit in "$@"; do systemctl restart "$unit"; done'
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,7 @@ class Rival:
     key: str
     title: str
     run: Callable[[Element], dict[str, Any]]
+    blocks: bool = True  # when `run` returns everything is over
 
 
 def root_of(e: Element) -> str:
@@ -36,12 +41,20 @@ def other_root(e: Element) -> str:
     return e.target if root_of(e) == e.source else e.source
 
 
-def issu(e: Element) -> dict[str, Any]:
+def issu(strategy: str, e: Element) -> dict[str, Any]:
     """systemctl start issu@OTHER; raises AssertionError if it is not accepted."""
+    write_settings(e.machine.path("/"), f'[switch]\nstrategy = "{strategy}"\n')
     e.upgrade(other_root(e))
     report = e.report()  # the newest: a soft-reboot between two of them carries no history
     assert report["result"] == "accepted", report["error"]
     return report
+
+
+def plain(e: Element) -> dict[str, Any]:
+    """systemctl restart of every service by itself: what no upgrade can be below."""
+    listed = e.machine.systemctl("list-units", "--no-legend", "--plain", UNITS).splitlines()
+    e.machine.run(["sh", "-c", EACH, "sh", *(line.split()[0] for line in listed)], timeout=300)
+    return {}
 
 
 def soft_reboot(e: Element) -> dict[str, Any]:
@@ -69,14 +82,16 @@ def restart_other(e: Element) -> dict[str, Any]:
     return {}
 
 
-ISSU = Rival("issu", "this ISSU, to the other root", issu)
-SOFT = Rival("soft-reboot", "soft-reboot, same root", soft_reboot)
-SOFT_OTHER = Rival("soft-reboot-other", "soft-reboot, to the other root", soft_reboot_other)
+LIVE = Rival("live", "this ISSU, live, other root", partial(issu, "live"))
+HALT = Rival("halt", "this ISSU, halt, other root", partial(issu, "halt"))
+PLAIN = Rival("plain", "systemctl restart, one by one", plain)
+SOFT = Rival("soft-reboot", "soft-reboot, same root", soft_reboot, blocks=False)
+SOFT_OTHER = Rival("soft-reboot-other", "soft-reboot, other root", soft_reboot_other, blocks=False)
 RESTART = Rival("restart", "full restart, same root", restart)
-RESTART_OTHER = Rival("restart-other", "full restart, to the other root", restart_other)
+RESTART_OTHER = Rival("restart-other", "full restart, other root", restart_other)
 
-KNOWN_ROOT = (ISSU, SOFT, SOFT_OTHER, RESTART)
-NEW_ROOT = (ISSU, SOFT_OTHER, RESTART_OTHER)
+KNOWN_ROOT = (LIVE, PLAIN, HALT, SOFT, SOFT_OTHER, RESTART)
+NEW_ROOT = (LIVE, HALT, SOFT_OTHER, RESTART_OTHER)
 TITLES = {rival.key: rival.title for rival in (*KNOWN_ROOT, *NEW_ROOT)}
 
 

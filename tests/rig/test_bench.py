@@ -2,7 +2,7 @@
 
 import pytest
 
-from . import figures, parts, tables
+from . import figures, moments, parts, tables
 from .measure import Measured
 from .outage import Answer, Gap, Observed
 from .rivals import KNOWN_ROOT, NEW_ROOT
@@ -61,9 +61,15 @@ def test_demonstration_fails_unless_all_is_as_it_must_be(
 
 
 def measured(rival: str, services: int, *, new_root: bool, outage: int) -> Measured:
-    counted = outage if rival == "issu" else None
-    part = {"start": outage // 2, "stop": outage // 2} if counted else {}
-    return Measured(rival, services, new_root, outage, [1, 2], outage, counted, part)
+    part = {"start": outage // 2, "stop": outage // 2} if rival == "halt" else {}
+    steps = {"pivot_usec": 90, "reexec_usec": 250_000} if rival == "live" else {}
+    known = None if "re" in rival else outage * services
+    return Measured(
+        rival, services, new_root, outage, [outage, outage * 2], outage, known, outage, part, steps
+    )
+
+
+OUTAGES = (4_000, 5_000, 16_000_000, 8_000_000, 9_000_000, 20_000_000)
 
 
 def test_tables_compare_and_fit_the_console() -> None:
@@ -71,13 +77,19 @@ def test_tables_compare_and_fit_the_console() -> None:
         measured(rival.key, size, new_root=new_root, outage=outage)
         for new_root, rivals in ((False, KNOWN_ROOT), (True, NEW_ROOT))
         for size in (3, 300)
-        for outage, rival in zip(
-            (4_000_000, 16_000_000, 8_000_000, 20_000_000), rivals, strict=False
-        )
+        for outage, rival in zip(OUTAGES, rivals, strict=False)
         for _ in range(3)
     ]
-    lines = [*tables.conditions(3, 0.5), *tables.outages(found), *tables.parts(found)]
+    silences = [moments.Silence(size, 200_000, 300_000) for size in (3, 300)]
+    backs = [moments.WayBack(size, 800_000, 50_000, 9_000_000) for size in (3, 300)]
+    lines = [
+        *tables.conditions(3, 0.5), *tables.outages(found), *tables.ratios(found),
+        *tables.moments(found, silences, backs), *tables.parts(found),
+    ]  # fmt: skip
     assert max(map(len, lines)) <= 100
     (row,) = [line for line in lines if line.startswith("     300  soft-reboot, same root")]
-    assert row.split()[4:] == ["16000", "0.25", "0", "0", *["16000"] * 4]
+    assert row.split()[4:] == ["12000.0", "16000.0", "~3600000", "8000", "8000"]
+    (row,) = [line for line in lines if line.startswith("     300  one service")]
+    assert row.split()[3:] == ["0.800", "0.001", "0.000", "0.000"]
+    assert "     300        90      250      200      300      800       50" in lines
     assert sum("50 %" in line for line in lines) == 4
