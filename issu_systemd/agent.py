@@ -8,7 +8,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +24,7 @@ from . import (
     live,
     log,
     mounts,
+    netstate,
     outcome,
     plan,
     preflight,
@@ -209,6 +212,8 @@ def make_ready(manager: Manager, story: Record, chosen: settings.Settings) -> No
     stage.stage(Path(story.stage), chosen)
     forget_refusals(manager, story)
     STRATEGIES[chosen.strategy].prepare(manager, story, chosen)
+    with suppress(IssuError):  # without iproute2 there is nothing to wait for
+        netstate.settle(time.monotonic() + netstate.SETTLE_SEC)
     story.continuity = continuity.snapshot(Source(points=story.carried))
     uevents.begin(manager)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -28,6 +29,23 @@ OF_ROUTE = ("gateway", "via", "prefsrc", "nexthops", "nhid", "metrics", "encap")
 OF_RULE = ("srclen", "dstlen", "fwmark", "fwmask", "iif", "oif", "tos", "ipproto", "goto")
 COUNTED = ("packets", "bytes", "used", "used_unit", "last")  # libnftables-json(5)
 BUILTIN = "/nf_tables.ko"
+# Not those that are tentative for good, since a duplicate was found.
+TENTATIVE = ("address", "show", "tentative", "-dadfailed")
+SETTLE_SEC = 5.0
+POLL_SEC = 0.05
+
+
+def settle(deadline: float) -> bool:
+    """Wait until no IPv6 address is being checked for duplicates (RFC 4862 section 5.4).
+
+    The kernel makes an address's routes when that is done, and that would be seen as a difference.
+    `deadline` is in time.monotonic() seconds; returns whether all are done. Raises IssuError.
+    """
+    while any(link.get("addr_info") for link in say("ip", "-6", "-json", *TENTATIVE)):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_SEC)
+    return True
 
 
 def links(_: Source) -> State:

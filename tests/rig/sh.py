@@ -27,6 +27,21 @@ def quote(argv: Argv) -> str:
     return shlex.join(os.fspath(a) for a in argv)
 
 
+def wake(*_: object) -> None:
+    """Let children of ours go on that have stopped; on SIGCHLD, installed below.
+
+    PID 1 stops every process for an instant when it changes roots, with SIGSTOP. nsenter(1), seeing
+    its child stopped, stops itself, outside of PID 1's reach, and nobody would continue it.
+    """
+    with suppress(ChildProcessError):
+        while found := os.waitid(os.P_ALL, 0, os.WSTOPPED | os.WNOHANG):
+            with suppress(ProcessLookupError):
+                os.kill(found.si_pid, signal.SIGCONT)
+
+
+signal.signal(signal.SIGCHLD, wake)
+
+
 def popen(
     argv: Argv,
     *,

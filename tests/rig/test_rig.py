@@ -40,6 +40,17 @@ def test_run_reports_status_output_and_timeout(images: Path) -> None:
         )
 
 
+def test_a_command_that_is_stopped_goes_on(images: Path) -> None:
+    """As PID 1 does when it changes roots: all of them are stopped, then all inside continued."""
+    with Machine(make(images, "bookworm")) as machine:
+        assert machine.run(["sh", "-c", "kill -STOP $$; echo on"], timeout=10).stdout == "on\n"
+        process = machine.popen(["sleep", "infinity"])
+        machine.run(["pkill", "--signal=STOP", "sleep"])
+        machine.run(["pkill", "--signal=CONT", "sleep"])
+        machine.run(["pkill", "sleep"])
+        assert process.wait(10) != 0
+
+
 def test_boot_that_fails_says_so_and_leaves_nothing(
     images: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -549,3 +549,32 @@ def test_a_command_that_this_kernel_may_not_have(
         pytest.skip(f"this kernel cannot: {error.strip()}")
     assert MORE[command] <= {*told[command]["differs"]}
     assert told[command]["twice"] == []
+
+
+CHECKED = """
+import json, subprocess, time
+from issu_systemd import netstate
+from issu_systemd.kernelstate import Source
+
+def local():
+    return [name for name in netstate.routes(Source()) if "local dst fe80" in name]
+
+subprocess.run("ip link add v0 type veth peer name v1; ip link set v0 up; ip link set v1 up",
+               shell=True, check=True)
+early = netstate.settle(0), len(local())
+print(json.dumps([early, [netstate.settle(time.monotonic() + 20), len(local())]]))
+"""
+
+
+def test_an_address_that_is_being_checked_is_waited_for() -> None:
+    """Its route comes when the check has ended; a snapshot from before would differ then."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: a network namespace")
+    done = subprocess.run(
+        ["unshare", "--net", sys.executable, "-c", CHECKED],
+        env=os.environ | {"PYTHONPATH": str(HERE)}, capture_output=True, text=True, check=True,
+        timeout=60,
+    )  # fmt: skip
+    early, late = json.loads(done.stdout)
+    assert early == [False, 0]
+    assert late == [True, 2]

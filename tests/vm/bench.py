@@ -20,7 +20,7 @@ from typing import Any
 from tests.rig import traces
 
 from . import figures, network, picture
-from .guest import BOOT_SEC, READY, UPGRADE_SEC, Guest, guest
+from .guest import BOOT_SEC, BUSY, READY, UPGRADE_SEC, Guest, guest
 
 RESULTS = Path("bench/results")
 RATE = 400.0  # frames a second
@@ -31,8 +31,6 @@ AFTER_SEC = 3  # of traffic after the last service is up
 SERVED = "until systemctl is-active --quiet version-echo; do sleep 0.1; done"
 UEVENTS = "cat /sys/kernel/uevent_seqnum"
 NEXT_ROOT = "mkdir -p /run/nextroot; mount {disk} /run/nextroot"
-# Work as much as an upgrade does, and change nothing.
-BUSY = "for i in 1 2; do (timeout 10 sh -c 'while :; do :; done' &) ; done; sleep 10"
 HOLD = "mv /usr/lib/issu/hold{a} /usr/lib/issu/hold{b}"
 GATES = """
 mount {disk} /mnt

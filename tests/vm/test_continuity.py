@@ -14,9 +14,9 @@ from tests.container.element import write_unit
 from tests.rig import traces
 
 from . import figures, kernel, network
-from .guest import Guest, guest
+from .guest import BUSY, Guest, guest
 
-RATE = 240.0  # frames a second; test_rig.py shows that the guest carries more
+RATE = 240.0  # frames a second; that the guest carries as many is shown first
 TCP_PORT = 7777  # version-echo
 MODULE = "serio_raw"  # autoloaded by coldplug in this guest, used by nobody
 KINDS = {
@@ -59,6 +59,13 @@ def refused_without_modules(g: Guest) -> None:
     report = json.loads(g.run("issu report --json"))
     assert report["result"] == "refused"
     assert [f["id"] for f in report["findings"] if f["severity"] == "block"] == ["modules"]
+
+
+def no_loss_without_an_upgrade(g: Guest) -> None:
+    """The tester and the guest lose nothing by themselves, both processors being busy."""
+    with g.traffic(RATE) as seen:
+        g.run(BUSY)
+    assert figures.lost(seen) == 0 and figures.sent(seen) > RATE, seen["flows"]
 
 
 def upgrade(g: Guest, strategy: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -110,6 +117,7 @@ def test_kernel_is_untouched_and_no_packet_lost(
         ) as g,
     ):  # fmt: skip
         g.run(f"rmmod {MODULE}")
+        no_loss_without_an_upgrade(g)
         if lacks:
             refused_without_modules(g)
         boot = g.run("cat /proc/sys/kernel/random/boot_id")
