@@ -120,14 +120,16 @@ def element(
     in_target: Customize | None = None,
     one_disk: bool = False,
     more: Sequence[Path] = (),
+    packages: Sequence[str] = (),
 ) -> Iterator[Element]:
     """Boot `source` with `target` on a second disk, or as a second partition of the same.
 
     `in_source` and `in_target` change the roots before the boot; `more` are images of further
-    disks, `machine.devices[2:]` inside. Sizes and times are the rig's.
+    disks, `machine.devices[2:]` inside, `packages` Debian's that both roots have besides.
     """
-    a = roots.image(roots.installed(source, package()), work / "a.img", customize=in_source)
-    b = roots.image(roots.installed(target, package()), work / "b.img", customize=in_target)
+    trees = (roots.installed(suite, package(), packages) for suite in (source, target))
+    a = roots.image(next(trees), work / "a.img", customize=in_source)
+    b = roots.image(next(trees), work / "b.img", customize=in_target)
     if one_disk:
         disk = roots.disk(work / "disk.img", [a, b])
         with Machine(disk, partition=1) as machine:

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -46,16 +46,17 @@ def mirror() -> str:
     raise LookupError("apt on this machine has no Debian 'main' archive: see sources.list(5)")
 
 
-def base(suite: str) -> Path:
-    """Tar archive of a bare root of `suite` with PACKAGES, bootstrapped when not in the cache."""
+def base(suite: str, more: Sequence[str] = ()) -> Path:
+    """Tar archive of a bare root of `suite` with PACKAGES and `more`, made if not in the cache."""
+    packages = (*PACKAGES, *more)
 
     def build(part: Path) -> None:
-        include = f"--include={','.join(PACKAGES)}"
+        include = f"--include={','.join(packages)}"
         late = [] if suite in SUITES else [MOVING]
         argv = ["mmdebstrap", "--format=tar", *OPTIONS, *late, include, suite, str(part)]
         sh.run([*argv, f"deb {mirror()} {suite} main"], timeout=540)
 
-    return store.entry(f"base-{suite}-{store.digest(*OPTIONS, *PACKAGES)}.tar", build)
+    return store.entry(f"base-{suite}-{store.digest(*OPTIONS, *packages)}.tar", build)
 
 
 def version_echo() -> Path:
@@ -68,12 +69,13 @@ def version_echo() -> Path:
     return store.entry(f"version-echo-{store.digest(source.read_bytes())}", build)
 
 
-def installed(suite: str, deb: Path | None = None) -> Path:
+def installed(suite: str, deb: Path | None = None, more: Sequence[str] = ()) -> Path:
     """Directory with a root of `suite`, the test services and, if given, our package.
 
-    Never change it: `image` copies it. The cache key is everything that goes in.
+    `more` are further Debian packages. Never change it: `image` copies it. The cache key is
+    everything that goes in.
     """
-    tar = base(suite)
+    tar = base(suite, more)
     echo = version_echo()
     data = [p.read_bytes() for p in sorted(DATA.iterdir())]
     what = deb.read_bytes() if deb else b""
