@@ -39,7 +39,7 @@ from . import (
     switch,
     uevents,
 )  # fmt: skip
-from .errors import IssuError, Refused
+from .errors import IssuError, Refused, SettingsError
 from .events import Event
 from .evidence import Facts
 from .finding import Finding
@@ -96,6 +96,8 @@ def begin(story: Record, target: str) -> None:
     story.old_dev = root_dev()
     story.source = {"device": devices.node_of(mounts.device_number("/")), "dev": story.old_dev}
     story.target = {"device": target}
+    with suppress(SettingsError):  # a refusal, in its turn
+        story.strategy = settings.load().strategy
     story.enter(Phase.PREFLIGHT)
     with suppress(OSError):  # a full /run is for preflight to tell
         record.save(story)
@@ -157,7 +159,7 @@ def examine(manager: Manager, story: Record, chosen: settings.Settings) -> None:
     notify(status=f"checking {target}")
     device = devices.resolve(target)
     seen = facts.gather(manager, device, chosen)
-    story.strategy, story.mechanism = chosen.strategy, seen.mechanism
+    story.mechanism = seen.mechanism
     story.source = source(manager, seen)
     story.target = {"device": device.node, "fstype": device.fstype}
     require(story, preflight.judge(seen))

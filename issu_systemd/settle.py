@@ -176,11 +176,12 @@ def is_ours(story: Record) -> bool:
 def death(story: Record) -> str:
     """How the agent ended, from what PID 1 tells ExecStopPost= (systemd.exec(5))."""
     code, status = os.environ.get("EXIT_CODE", ""), os.environ.get("EXIT_STATUS", "")
-    if os.environ.get("SERVICE_RESULT") == "success" and story.phase is Phase.SWITCH:
+    result = os.environ.get("SERVICE_RESULT")
+    if result == "success" and story.phase is Phase.SWITCH:
         return STAYED
-    if os.environ.get("SERVICE_RESULT") == "success":
+    if result == "success" or (result, status) == ("protocol", "TERM"):  # before READY=1
         return f"stopped on request in phase {story.phase}"
-    if os.environ.get("SERVICE_RESULT") == "timeout":
+    if result == "timeout":
         return f"took too long in phase {story.phase} and was stopped"
     how = f"signal {status}" if code in ("killed", "dumped") else f"exit {status}"
     return f"the agent died in phase {story.phase} ({how})"
