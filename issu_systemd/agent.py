@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -108,7 +108,8 @@ def upgrade(manager: Manager, story: Record) -> int:
     """The steps; with strategy halt it returns only if there was no switch."""
     result = "refused"
     try:
-        chosen = settings.load()
+        chosen = replace(settings.load(), strategy=story.strategy)
+        require_choice(story)
         examine(manager, story, chosen)
         result = "failed"
         make_ready(manager, story, chosen)
@@ -217,11 +218,27 @@ def log_plan(steps: plan.Plan) -> None:
 
 
 def require(story: Record, findings: list[Finding]) -> None:
-    """Keep the findings for the report; raises Refused if one of them blocks."""
-    for finding in findings:
-        story.find(*finding)
-    if stop := preflight.blocks(findings):
+    """Keep the findings for the report; raises Refused if one blocks that is not forced."""
+    stop = preflight.blocks(findings, story.force)
+    for found in findings:
+        forced = found not in stop and preflight.blocks([found])
+        story.find(*found, note="forced" if forced else "")
+    if stop:
         raise Refused("; ".join(f"{f.text} ({f.way_out})" for f in stop))
+
+
+def require_choice(story: Record) -> None:
+    """Raise Refused if what was asked for with the start is not to be had."""
+    if story.strategy not in STRATEGIES:
+        raise Refused(f"{story.strategy} is no strategy", hint=f"there are: {names(STRATEGIES)}")
+    if stubborn := preflight.not_forceable(story.force):
+        raise Refused(f"{names(stubborn)} cannot be forced",
+                      hint=f"these can be: {names(preflight.FORCEABLE) or 'none'}")  # fmt: skip
+
+
+def names(what: Iterable[str]) -> str:
+    """Names in a sentence."""
+    return ", ".join(sorted(what))
 
 
 def make_ready(manager: Manager, story: Record, chosen: settings.Settings) -> None:

@@ -28,7 +28,7 @@ JOURNAL_FLUSH = "systemd-journal-flush.service"  # gated, since services would w
 BACK = (*release.STOPPABLE, ".target")
 STAYED = "PID 1 stayed on the old root; its log says why"
 BACK_SEC = 120.0  # for the services to come back
-GONE = (Phase.ARRIVE, Phase.VERIFY, Phase.ACCEPT, Phase.BACK)  # issu-arrive.service has it
+UNDOABLE = (Phase.PREFLIGHT, Phase.STAGE, *STOPPED)  # later issu-arrive.service has it
 LOGIND = ("user@", "user-runtime-dir@")  # come and go with the sessions that logind opens
 
 
@@ -157,7 +157,7 @@ def complete(manager: Manager) -> None:
     if not record.RECORD.exists():
         return
     story = record.load()
-    if story.phase in GONE or not is_ours(story):
+    if story.phase not in UNDOABLE or not is_ours(story):
         raise Busy(f"upgrade {story.id} has changed roots and has not ended",
                    hint="`issu status` shows it; if it is stuck: systemctl restart "
                         "issu-arrive.service")  # fmt: skip
