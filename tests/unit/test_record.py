@@ -33,6 +33,8 @@ def full() -> Record:
         id="20260801T101500Z-7f3a",
         started="2026-08-01T10:15:00+00:00",
         unit="issu@-dev-sdb2.service",
+        uid=1000,
+        force=["battery"],
         phase=Phase.ARRIVE,
         phases=[
             {"name": "preflight", "start_usec": 80_000_000, "end_usec": 81_000_000},
