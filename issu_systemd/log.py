@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TextIO
 
 KMSG = "/dev/kmsg"
 JOURNAL = "/run/systemd/journal/socket"
@@ -20,6 +18,20 @@ PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR
 
 
 KMSG_MAX = 900  # characters; the kernel takes 1024 bytes a record, see printk_ringbuffer.c
+
+
+class _KernelLog(io.TextIOBase):
+    """In place of standard error: each line is one record of the kernel's log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._kmsg = open(KMSG, "wb", buffering=0)  # noqa: PTH123, SIM115
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            for line in filter(None, text.splitlines()):
+                self._kmsg.write(line[:KMSG_MAX].encode(errors="replace") + b"\n")
+        return len(text)
 
 
 class _Handler(logging.Handler):
@@ -33,18 +45,9 @@ class _Handler(logging.Handler):
         except (OSError, ValueError):
             # A journal that comes back is another one: this stream is lost for good, and what is in
             # its buffer would make the interpreter exit with 120.
-            sys.stderr = kernel_log()
-            with suppress(OSError):  # the record still tells the story
-                sys.stderr.write(line[:KMSG_MAX] + "\n")
-
-
-def kernel_log() -> TextIO:
-    """A stream to the kernel's log, to nowhere if there is none; each write is one record."""
-    try:
-        raw = open(KMSG, "wb", buffering=0)  # noqa: PTH123, SIM115
-    except OSError:
-        raw = open(os.devnull, "wb", buffering=0)  # noqa: PTH123, SIM115
-    return io.TextIOWrapper(raw, "utf-8", "replace", write_through=True)
+            with suppress(OSError):  # without a kernel log: the record still tells the story
+                sys.stderr = _KernelLog()
+                sys.stderr.write(line + "\n")
 
 
 def entry(fields: Mapping[str, str]) -> bool:
