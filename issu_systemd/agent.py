@@ -64,7 +64,7 @@ STRATEGIES = {
 
 def main() -> int:
     """Upgrade to the device named by the first argument, for the unit named by the second."""
-    story = Record(id=new_id(), started=datetime.now(UTC).isoformat(timespec="seconds"))
+    story = Record(id=record.new_id(), started=datetime.now(UTC).isoformat(timespec="seconds"))
     story.unit = sys.argv[2] if len(sys.argv) > 2 else ""
     log.setup(story.id)
     try:
@@ -76,11 +76,6 @@ def main() -> int:
             return OK
         tell(story, sentence(error), "failed" if story.phase else "refused")
         return REFUSED if story.phase is None else FAILED
-
-
-def new_id() -> str:
-    """An id that sorts by time, to the microsecond, and may stand in a D-Bus object path."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S_%f}"
 
 
 def upgrade(manager: Manager, story: Record, target: str) -> int:

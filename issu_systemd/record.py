@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,11 @@ def now_usec() -> int:
     return time.monotonic_ns() // 1000
 
 
+def new_id() -> str:
+    """An id that sorts by time, to the microsecond, and may stand in a D-Bus object path."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S_%f}"
+
+
 @dataclass
 class Record:
     """One upgrade, from its request to its report."""
@@ -41,6 +47,7 @@ class Record:
     id: str
     started: str
     unit: str = ""
+    uid: int = 0  # who asked
     phase: Phase | None = None
     phases: list[dict[str, Any]] = field(default_factory=list)  # name, start_usec, end_usec
     source: dict[str, Any] = field(default_factory=dict)  # device, fstype, os, version, systemd

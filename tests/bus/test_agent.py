@@ -117,7 +117,7 @@ def test_without_pid_1_nothing_is_done(
 
 
 def test_ids_sort_by_time_and_may_stand_in_an_object_path() -> None:
-    ids = [agent.new_id() for _ in range(100)]
+    ids = [record.new_id() for _ in range(100)]
     assert ids == sorted(ids)
     assert [id for id in ids if not re.fullmatch("[A-Za-z0-9_]+", id)] == []
 

@@ -53,6 +53,7 @@ CASES: list[Case] = [
     ("swap-file", BLOCK, LIVE | {"swap_files": ("/swap",)}, "/swap"),
     ("accept-mode", BLOCK, {"accept_mode": "manual"}, "manual"),
     ("busy", BLOCK, {"in_progress": True}, "another upgrade"),
+    ("inhibited", BLOCK, {"inhibitors": ("backup (nightly), process 7",)}, "backup (nightly)"),
     ("run-space", BLOCK, {"run_free": RUN_MIN_BYTES - 1}, "15 MiB"),
     ("run-inodes", BLOCK, {"run_inodes": 1023}, "1023 inodes"),
     ("memory", BLOCK, {"memory_free": MEMORY_MIN_BYTES - 1}, "63 MiB"),
