@@ -6,7 +6,7 @@ Patent [0064]: the new software must stand ready on the other root before the tr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from .evidence import SYSCTL_SINCE, Facts, by_age, version
 from .finding import BLOCK, INFO, WARN, Check, Finding
@@ -17,6 +17,8 @@ RUN_MIN_BYTES = 16 * 1024 * 1024
 RUN_MIN_INODES = 1024  # a drop-in a unit, and what the start of the new root makes there
 MEMORY_MIN_BYTES = 64 * 1024 * 1024
 PACKAGE = "the running kernel's package in the new root"
+# Findings that whoever answers for the element may go on in spite of: `issu start --force ID`.
+FORCEABLE: frozenset[str] = frozenset()
 READ_ONLY_TYPES = ("squashfs", "erofs", "cramfs", "iso9660")
 
 
@@ -51,6 +53,14 @@ def nothing_else_runs(f: Facts) -> Iterator[Finding]:
         yield Finding(
             "busy", BLOCK, "another upgrade is in progress",
             "`issu status` shows it; if it is stuck: systemctl restart issu-arrive.service",
+        )  # fmt: skip
+
+
+def nobody_forbids_it(f: Facts) -> Iterator[Finding]:
+    for who_and_why in f.inhibitors:
+        yield Finding(
+            "inhibited", BLOCK, f"upgrades are inhibited by {who_and_why}",
+            "wait for its end, or end that process",
         )  # fmt: skip
 
 
@@ -265,7 +275,8 @@ def root_is_a_device(f: Facts) -> Iterator[Finding]:
 
 CHECKS: tuple[Check, ...] = (
     pid1_is_systemd, we_are_root, mechanism_exists, accept_mode_exists,
-    nothing_else_runs, run_has_room, run_has_inodes, memory_is_there, target_is_not_root,
+    nothing_else_runs, nobody_forbids_it,
+    run_has_room, run_has_inodes, memory_is_there, target_is_not_root,
     target_has_file_system, target_is_writable, target_is_not_in_use, target_is_not_pinned,
     target_is_unclaimed, target_mounts, target_holds_an_os, target_has_init, target_init_is_ours,
     target_init_runs, target_is_merged, target_has_us, target_has_modules,
@@ -281,6 +292,6 @@ def judge(facts: Facts) -> list[Finding]:
     return sorted(found, key=lambda finding: (BLOCK, WARN, INFO).index(finding.severity))
 
 
-def blocks(findings: list[Finding]) -> list[Finding]:
-    """Those that forbid the upgrade."""
-    return [finding for finding in findings if finding.severity == BLOCK]
+def blocks(findings: list[Finding], force: Collection[str] = ()) -> list[Finding]:
+    """Those that forbid the upgrade; an operator may go on in spite of what is in `force`."""
+    return [found for found in findings if found.severity == BLOCK and found.id not in force]
