@@ -39,6 +39,18 @@ def ids() -> list[str]:
     return sorted(path.stem for path in PLACE.glob("*.json"))
 
 
+def rows(most: int) -> list[dict[str, Any]]:
+    """Past upgrades as org.issu1's ListHistory gives them: the newest first, 0 for all."""
+    found = []
+    for id in ids()[::-1][: most or None]:
+        document = find(id)
+        row = {key: document.get(key) for key in ("result", "strategy", "started", "outage_usec")}
+        row |= {key: (document.get(key) or {}).get("device") for key in ("source", "target")}
+        row |= {"id": id, "job": f"/org/issu1/job/{id}", "error": document.get("error")}
+        found.append({key: value for key, value in row.items() if value is not None})
+    return found
+
+
 def find(id: str) -> dict[str, Any]:
     """The report of one upgrade; raises IssuError if there is none or it cannot be read."""
     path = PLACE / f"{Path(id).name}.json"

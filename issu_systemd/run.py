@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import signal
 import subprocess
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM
 
 from .errors import IssuError
 
@@ -72,3 +75,38 @@ def run_inside(
          "--wd=/", "sh", "-c", _INSIDE, "sh", *drop, *argv],
         check=check, timeout=timeout,
     )  # fmt: skip
+
+
+def attend(argv: Sequence[str]) -> int:
+    """Run somebody else's program on our terminal; its exit status as a shell has it.
+
+    Ctrl-C is the program's affair, and what tells us to end tells it. It inherits no descriptor of
+    ours. 127 if there is no such program, 126 if it cannot be executed; the message is printed.
+    """
+    try:
+        program = subprocess.Popen(list(argv))
+    except OSError as error:
+        print(f"issu: {argv[0]}: {error.strerror}", file=sys.stderr)
+        return 127 if isinstance(error, FileNotFoundError) else 126
+    before = [(number, signal.signal(number, signal.SIG_IGN)) for number in (SIGINT, SIGQUIT)]
+    for number in (SIGTERM, SIGHUP):
+        told = signal.signal(number, lambda number, _: program.send_signal(number))
+        before.append((number, told))
+    try:
+        status = program.wait()
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+    return status if status >= 0 else 128 - status
+
+
+def page(text: str, argv: Sequence[str], more: Mapping[str, str]) -> bool:
+    """Show text with a pager that has `more` in its environment; False if there is none."""
+    try:
+        pager = subprocess.Popen(
+            list(argv), stdin=subprocess.PIPE, text=True, env={**os.environ, **more}
+        )
+    except OSError:
+        return False
+    pager.communicate(text)  # it may be left before the end: that is no error
+    return True
