@@ -49,16 +49,17 @@ def attend(client: Client, id: str, manner: Manner) -> int:
 
 def ended(client: Client, state: State, *, quiet: bool) -> int:
     """Say how an upgrade ended; raises Refused, RolledBack or IssuError if not well."""
+    hint = f"issu report {state.id}"
     match state.result:
         case "accepted":
             if not quiet:
                 print(history.one_line(report_of(client, state)))
             return OK
         case "refused":
-            raise Refused(f"refused: {state.error}", hint=f"issu report {state.id}")
+            raise Refused(f"refused: {state.error}", hint=hint)
         case "rolled-back":
-            raise RolledBack(f"rolled back to the old root: {state.error}")
-    raise IssuError(f"the upgrade failed: {state.error}", hint=f"issu report {state.id}")
+            raise RolledBack(f"rolled back to the old root: {state.error}", hint=hint)
+    raise IssuError(f"the upgrade failed: {state.error}", hint=hint)
 
 
 def report_of(client: Client, state: State) -> dict[str, Any]:
@@ -77,14 +78,17 @@ def get_report(client: Client, id: str) -> dict[str, Any]:
         known = [str(row["id"]) for row in client.call("ListHistory", "u", 5)[0]]
         hint = f"the last ones: {', '.join(reversed(known)) or 'none'}"
         raise NoSuchJob(str(error), hint=hint) from error
-    document: dict[str, Any] = json.loads(text)
+    try:
+        document: dict[str, Any] = json.loads(text)
+    except ValueError as error:
+        raise IssuError(f"the report {id} is not JSON: {error}") from error
     return document
 
 
 def phases_of(client: Client, id: str) -> list[dict[str, Any]]:
     """The phases that an upgrade has been through, from its report or the record; maybe none."""
     try:
-        document = json.loads(client.call("GetReport", "s", id)[0])
+        document = get_report(client, id)
     except IssuError:  # it has none before its end
         document = history.current() or {}
     return list(document.get("phases", ())) if document.get("id") == id else []

@@ -9,11 +9,11 @@ import argparse
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from . import history, show
 from .attend import Manner, attend, ended, get_report, phases_of
-from .client import JOB, Client, job_path, options
+from .client import JOB, Client, is_asked, job_path, options
 from .errors import InvalidArgument, IssuError, NoSuchJob, RolledBack, Unreachable
 from .follow import State, follow
 
@@ -35,10 +35,19 @@ When the new root is ready every service stops, and this session with them. The 
 def service(verb: str) -> Iterator[Client]:
     """A client; what cannot be reached is told with the way to do `verb` without it."""
     try:
-        with Client() as client:
+        with agent(), Client() as client:
             yield client
     except Unreachable as error:
         raise Unreachable(str(error), hint=WITHOUT.get(verb, "")) from error
+
+
+def agent() -> AbstractContextManager[None]:
+    """Who asks for the password that polkit wants; nobody where there is none to be asked."""
+    if os.geteuid() == 0 or not is_asked():
+        return nullcontext()
+    from . import run
+
+    return run.asking()
 
 
 def check(words: argparse.Namespace) -> int:

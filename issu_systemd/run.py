@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM
 
@@ -16,6 +18,8 @@ from .errors import IssuError
 
 log = logging.getLogger(__name__)
 
+POLKIT_AGENT = "/usr/bin/pkttyagent"
+AGENT_SEC = 5.0
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 
 # What a program in the new root finds there: kernel file systems read from, an empty /run, and
@@ -110,3 +114,27 @@ def page(text: str, argv: Sequence[str], more: Mapping[str, str]) -> bool:
         return False
     pager.communicate(text)  # it may be left before the end: that is no error
     return True
+
+
+@contextmanager
+def asking(agent: str = POLKIT_AGENT) -> Iterator[None]:
+    """polkit's agent on our terminal while the block lasts, as systemctl(1) has it.
+
+    It asks for a password where no other agent does. Without it, polkit says no.
+    """
+    reader, writer = os.pipe()
+    argv = [agent, f"--notify-fd={writer}", "--fallback"]
+    try:
+        process = subprocess.Popen(argv, pass_fds=(writer,), stderr=subprocess.DEVNULL)
+    except OSError:
+        process = None
+    finally:
+        os.close(writer)
+    select.select([reader], [], [], AGENT_SEC)  # it closes its end when it is ready, or dies
+    os.close(reader)
+    try:
+        yield
+    finally:
+        if process is not None:
+            process.terminate()
+            process.wait()

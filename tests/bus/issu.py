@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -32,6 +33,11 @@ for name, value in os.environ.items():
 sys.argv[0] = "issu"
 sys.exit(cli.main())
 """
+
+
+def heed_ctrl_c() -> None:
+    """A shell has its background jobs, and what they start, ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Done(NamedTuple):
@@ -67,6 +73,7 @@ class Issu:
         return subprocess.Popen(
             self.argv(*words), cwd=ROOT, env=self.environment(**more), text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            preexec_fn=heed_ctrl_c,
         )  # fmt: skip
 
     def report(self, id: str = ID, **more: Any) -> dict[str, Any]:
