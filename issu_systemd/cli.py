@@ -82,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
         prog="issu", description="Replace the running system by another root, without a reboot."
     )
     top.add_argument("--version", action="version", version=f"issu {__version__}")
-    verbs = top.add_subparsers(required=True, metavar="VERB")
+    verbs = top.add_subparsers(required=True, metavar="VERB", prog="issu")
     for add in (add_upgrading, add_watching, add_looking_back, add_kernel, add_inhibit):
         add(verbs)
     return top
@@ -157,7 +157,7 @@ def add_kernel(verbs: Any) -> None:
     verb.set_defaults(act=late("local", "plan"))
 
     verb = verbs.add_parser("continuity", help="snapshots of the kernel's state")
-    nouns = verb.add_subparsers(required=True, metavar="VERB")
+    nouns = verb.add_subparsers(required=True, metavar="VERB", prog="issu continuity")
     noun = nouns.add_parser("snapshot", help="print the kernel's state as JSON")
     noun.set_defaults(act=late("local", "snapshot"))
     noun = nouns.add_parser("diff", help="compare two snapshots; exit status 1 if they differ")

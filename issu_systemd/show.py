@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import sys
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -61,6 +59,8 @@ def wrapped(label: str, text: str, width: int | None) -> list[str]:
     line = f"{label}{one_line(text)}"
     if width is None or len(line) <= width or width - len(label) < NARROW // 2:
         return [line]
+    import textwrap
+
     return textwrap.wrap(
         line, width, subsequent_indent=" " * len(label), break_on_hyphens=False,
         break_long_words=False,
@@ -124,6 +124,8 @@ def printed(lines: Iterable[str]) -> None:
 
 def pager() -> list[str]:
     """The pager to use, as systemctl(1) chooses it; none if it is empty or cat."""
+    import shlex
+
     for name in PAGERS:
         word = os.environ.get(name[1:]) if name.startswith("$") else name
         if word is not None:
