@@ -14,6 +14,9 @@ from .progress import display
 
 OK = 0
 BEFORE = ("", "preflight", "stage")  # every service still runs
+STOPS = """\
+When the new root is ready every service stops, and this session with them. The upgrade goes on.
+  look again with: issu monitor"""
 STOPPING = """\
 release: every service stops now, and this session with them
   look again with: issu monitor; issu report"""
@@ -24,6 +27,7 @@ class Manner:
     """How an upgrade is followed: from start, rollback and monitor alike."""
 
     quiet: bool = False
+    halts: bool = False  # this session is about to end: say so
     leave: bool = False  # return when services are about to stop
     json: str = "off"
     elapsed: float = 0.0
@@ -31,7 +35,7 @@ class Manner:
 
 def attend(client: Client, id: str, manner: Manner) -> int:
     """Show an upgrade as it goes; raises what its end means if that is not good."""
-    state = State(id)
+    state, warned = State(id), manner.quiet
     with display(quiet=manner.quiet or manner.json != "off", elapsed=manner.elapsed) as tell:
         for state in follow(client, id):
             if manner.json != "off":
@@ -39,6 +43,9 @@ def attend(client: Client, id: str, manner: Manner) -> int:
             stops = state.phase not in BEFORE or (state.away and state.phase == "stage")
             if manner.leave and stops and not state.result:
                 break
+            if manner.halts and state.phase == "stage" and not warned:
+                warned = True
+                show.printed([STOPS])
             tell(state)
     if not state.result:
         if not manner.quiet:

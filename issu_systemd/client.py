@@ -81,7 +81,11 @@ class Bus(MessageBus):
     """The library's connection, with the end of one mended."""
 
     def __init__(self) -> None:
-        super().__init__(bus_type=BusType.SYSTEM, negotiate_unix_fd=True)
+        try:
+            super().__init__(bus_type=BusType.SYSTEM, negotiate_unix_fd=True)
+        except Exception:
+            self.close()
+            raise
         self.lost: asyncio.Future[None] = self._disconnect_future
         # Taken note of, or asyncio complains on standard error that nobody has.
         self.lost.add_done_callback(lambda lost: lost.cancelled() or lost.exception())
@@ -97,11 +101,16 @@ class Bus(MessageBus):
         return line[:-2].decode()
 
     def hang_up(self) -> None:
-        """Close the socket, which the library leaves to the garbage collector."""
+        """End the connection."""
         self._finalize()  # type: ignore[no-untyped-call]
-        with suppress(OSError):
+        self.close()
+
+    def close(self) -> None:
+        """Close the socket, if there is one, which the library leaves to the garbage collector."""
+        with suppress(OSError, AttributeError):
             self._stream.close()
-        self._sock.close()
+        with suppress(AttributeError):
+            self._sock.close()
 
 
 class Client:

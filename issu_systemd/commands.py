@@ -26,9 +26,6 @@ WITHOUT = {
     "rollback": "systemctl start issu@OLD-DEVICE",
     "cancel": "systemctl stop 'issu@*'",
 }
-STOPS = """\
-When the new root is ready every service stops, and this session with them. The upgrade goes on.
-  look again with: issu monitor"""
 
 
 @contextmanager
@@ -93,9 +90,7 @@ def stay(client: Client, id: str, words: argparse.Namespace, *, halts: bool) -> 
         say(words, id)
         return OK
     leave = halts and not words.wait
-    if halts:
-        say(words, STOPS)
-    return attend(client, id, Manner(quiet=words.quiet, leave=leave))
+    return attend(client, id, Manner(quiet=words.quiet, halts=halts, leave=leave))
 
 
 def does_halt(client: Client) -> bool:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM
+from signal import SIG_IGN, SIGHUP, SIGINT, SIGQUIT, SIGTERM, getsignal
 
 from .errors import IssuError
 
@@ -92,14 +92,14 @@ def attend(argv: Sequence[str]) -> int:
     except OSError as error:
         print(f"issu: {argv[0]}: {error.strerror}", file=sys.stderr)
         return 127 if isinstance(error, FileNotFoundError) else 126
-    before = [(number, signal.signal(number, signal.SIG_IGN)) for number in (SIGINT, SIGQUIT)]
-    for number in (SIGTERM, SIGHUP):
-        told = signal.signal(number, lambda number, _: program.send_signal(number))
-        before.append((number, told))
+    handlers = dict.fromkeys((SIGINT, SIGQUIT), SIG_IGN) | dict.fromkeys(
+        (SIGTERM, SIGHUP), lambda number, _: program.send_signal(number)
+    )
+    before = {n: signal.signal(n, h) for n, h in handlers.items() if getsignal(n) is not SIG_IGN}
     try:
         status = program.wait()
     finally:
-        for number, handler in before:
+        for number, handler in before.items():
             signal.signal(number, handler)
     return status if status >= 0 else 128 - status
 
