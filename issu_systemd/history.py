@@ -1,4 +1,7 @@
-"""The reports of past upgrades, and the state of the one that runs: what `issu status` reads."""
+"""The reports of past upgrades, and the state of the one that runs: what `issu status` reads.
+
+It must be quick, so what reads a record is imported where there is one.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from . import record
 from .errors import IssuError, RecordError
 
-PLACE = record.HISTORY
+PLACE = Path("/var/lib/issu/history")  # record.HISTORY
+RECORD = Path("/run/issu/record.json")  # record.RECORD
 
 
 def current() -> dict[str, Any] | None:
     """The upgrade that runs, as far as it got; None if none does."""
+    if not RECORD.exists():
+        return None
+    from . import record
+
     try:
-        story = record.load()
+        story = record.load(RECORD)
     except RecordError:
         return None
     return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -63,16 +64,21 @@ def bar(elapsed: float) -> Iterator[Show]:
         task = progress.add_task("", total=100)
         if (begun := progress.tasks[0].start_time) is not None:
             progress.tasks[0].start_time = begun - elapsed
-        told = ""
+        told, since = "", time.monotonic()
+
+        def over() -> None:
+            """Leave the phase that is over above the bar, with the time it took."""
+            if told:
+                took = f"{told:<10} {time.monotonic() - since:.1f} s"
+                progress.console.print(took, highlight=False, markup=False)
 
         def show(state: State) -> None:
-            nonlocal told
-            if state.phase != told and told:
-                progress.console.print(told, style="dim", highlight=False)
-            told = state.phase
+            nonlocal told, since
+            if state.phase != told:
+                over()
+                told, since = state.phase, time.monotonic()
             text = f"{state.phase} (away)" if state.away else state.phase
             progress.update(task, description=text, completed=max(state.percent, 0))
 
         yield show
-        if told:
-            progress.console.print(told, style="dim", highlight=False)
+        over()

@@ -205,8 +205,8 @@ def test_a_bar_is_drawn_on_a_terminal(issu: Issu, service: Service) -> None:
         service.job(ID, **ENDED)
         status, seen = terminal.end()
     assert status == 0
-    assert "stage" in seen
-    assert "arrive" in seen
+    assert re.search(r"^.*stage +\d+\.\d s\r$", seen, re.MULTILINE)
+    assert re.search(r"^.*arrive +\d+\.\d s\r$", seen, re.MULTILINE)
     assert f"{ID}: accepted" in seen
     assert "\x1b[?25h" in seen  # the cursor is back
 
