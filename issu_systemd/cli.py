@@ -1,24 +1,42 @@
-"""The command `issu`, see issu(1)."""
+"""The command `issu`, see issu(1): its words, and which function each verb is.
+
+What a verb needs is imported when it is run, for `issu status` must be quick.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .errors import IssuError, Refused, RolledBack
+from .errors import (
+    Busy,
+    Inhibited,
+    InvalidArgument,
+    IssuError,
+    NotAuthorized,
+    Refused,
+    RolledBack,
+)
 
-OK, FAILED, REFUSED, ROLLED_BACK = 0, 1, 3, 4  # 2 is argparse's, for a wrong command line
-STATUS: dict[type[IssuError], int] = {Refused: REFUSED, RolledBack: ROLLED_BACK}
+OK, FAILED, USAGE, REFUSED, ROLLED_BACK, NOT_AUTHORIZED, BUSY, INHIBITED = range(8)
+INTERRUPTED = 130
+STATUS: dict[type[IssuError], int] = {
+    InvalidArgument: USAGE, NotAuthorized: NOT_AUTHORIZED, Busy: BUSY, Inhibited: INHIBITED,
+    Refused: REFUSED, RolledBack: ROLLED_BACK,
+}  # fmt: skip
+JSON = ("short", "pretty", "off")
+VALUES = [[value] for value in JSON]
 
 
 def main() -> int:
     """Run the command; the exit status is documented in issu(1)."""
-    words = parser().parse_args()
+    words = parser().parse_args(spelled_out(sys.argv[1:]))
     try:
         status = int(words.act(words))
         sys.stdout.flush()
@@ -32,7 +50,30 @@ def main() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
+
+
+def spelled_out(argv: Sequence[str]) -> list[str]:
+    """The words with each bare `--json` as `--json=pretty`, so that it takes no ID for its value.
+
+    What belongs to the command of `issu inhibit` is left alone.
+    """
+    if argv[:1] == ["inhibit"]:
+        return list(argv)
+    end = argv.index("--") if "--" in argv else len(argv)
+    return [
+        "--json=pretty" if word == "--json" and i < end and argv[i + 1 : i + 2] not in VALUES
+        else word for i, word in enumerate(argv)
+    ]  # fmt: skip
+
+
+def late(module: str, name: str) -> Callable[[argparse.Namespace], int]:
+    """A function of a module of ours that is imported when the function is called."""
+
+    def act(words: argparse.Namespace) -> int:
+        return int(getattr(import_module(f"{__package__}.{module}"), name)(words))
+
+    return act
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,116 +82,138 @@ def parser() -> argparse.ArgumentParser:
         prog="issu", description="Replace the running system by another root, without a reboot."
     )
     top.add_argument("--version", action="version", version=f"issu {__version__}")
-    verbs = top.add_subparsers(required=True, metavar="VERB")
-
-    verb = verbs.add_parser("start", help="upgrade to the root on DEVICE")
-    verb.add_argument("device", metavar="DEVICE")
-    verb.add_argument("--no-block", action="store_true", help="return once it is queued")
-    verb.set_defaults(act=start)
-
-    verb = verbs.add_parser("plan", help="what an upgrade would do with each unit; changes nothing")
-    verb.add_argument("device", metavar="DEVICE")
-    verb.add_argument("--strategy", choices=("halt", "live"), help="default: as in the settings")
-    verb.add_argument("--json", action="store_true")
-    verb.set_defaults(act=show_plan)
-
-    verb = verbs.add_parser("continuity", help="snapshots of the kernel's state")
-    nouns = verb.add_subparsers(required=True, metavar="VERB")
-    noun = nouns.add_parser("snapshot", help="print the kernel's state as JSON")
-    noun.set_defaults(act=show_snapshot)
-    noun = nouns.add_parser("diff", help="compare two snapshots; exit status 1 if they differ")
-    noun.add_argument("before", metavar="BEFORE", type=Path)
-    noun.add_argument("after", metavar="AFTER", type=Path)
-    noun.add_argument("--json", action="store_true")
-    noun.set_defaults(act=show_diff)
-
-    verb = verbs.add_parser("status", help="how far the upgrade is, or how the last one ended")
-    verb.add_argument("--json", action="store_true")
-    verb.set_defaults(act=status)
-
-    verb = verbs.add_parser("report", help="what an upgrade interrupted, and for how long")
-    verb.add_argument("id", metavar="ID", nargs="?", help="default: the last one")
-    form = verb.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="every field, see issu-report(5)")
-    form.add_argument("--svg", metavar="FILE", type=Path, help="write a Gantt chart")
-    verb.set_defaults(act=show_report)
+    verbs = top.add_subparsers(required=True, metavar="VERB", prog="issu")
+    for add in (add_upgrading, add_watching, add_looking_back, add_kernel, add_inhibit):
+        add(verbs)
     return top
 
 
-def start(words: argparse.Namespace) -> int:
-    """Start issu@DEVICE.service, show its phases, and say how it went as far as one can see."""
-    from .follow import follow
+def add_upgrading(verbs: Any) -> None:
+    """check, start, accept, rollback, cancel."""
+    verb = verbs.add_parser("check", help="whether an upgrade would be allowed; changes nothing")
+    verb.add_argument("device", metavar="DEVICE")
+    add_strategy(verb)
+    add_options(verb, "json", "quiet", "no-legend", "no-pager")
+    verb.set_defaults(act=late("commands", "check"))
 
-    if os.geteuid() != 0:
-        raise IssuError("only root may start an upgrade", hint="sudo issu start …")
-    return follow(words.device, block=not words.no_block)
+    verb = verbs.add_parser("start", help="upgrade to the root on DEVICE")
+    verb.add_argument("device", metavar="DEVICE")
+    add_strategy(verb)
+    verb.add_argument(
+        "--force", metavar="FINDING", action="append", help="go on in spite of it; repeatable"
+    )
+    add_options(verb, "no-block", "quiet")
+    verb.set_defaults(act=late("commands", "start"))
 
+    verb = verbs.add_parser("accept", help="keep the new root, where an upgrade waits for that")
+    add_options(verb, "quiet")
+    verb.set_defaults(act=late("commands", "accept"))
 
-def status(words: argparse.Namespace) -> int:
-    """Where the running upgrade stands, else the result of the last."""
-    from . import history
+    verb = verbs.add_parser("rollback", help="go back to the root that was left")
+    add_options(verb, "no-block", "quiet")
+    verb.set_defaults(act=late("commands", "rollback"))
 
-    document = history.current() or history.last()
-    if words.json:
-        print(json.dumps(document, indent=1))
-    else:
-        print(history.one_line(document))
-        for line in history.old_root(document):
-            print(f"  {line}")
-    return OK
-
-
-def show_plan(words: argparse.Namespace) -> int:
-    """Print what would become of each unit; changes nothing."""
-    from . import foresee
-
-    if os.geteuid() != 0:
-        raise IssuError("only root may mount the device to look at it", hint="sudo issu plan …")
-    document = foresee.foresee(words.device, words.strategy)
-    print(json.dumps(document, indent=1) if words.json else foresee.table(document))
-    return OK
+    verb = verbs.add_parser("cancel", help="give an upgrade up, before the roots are changed")
+    verb.add_argument("id", metavar="ID", nargs="?", help="default: the one that runs")
+    add_options(verb, "quiet")
+    verb.set_defaults(act=late("commands", "cancel"))
 
 
-def show_snapshot(words: argparse.Namespace) -> int:
-    """Print the kernel's state."""
-    from . import compare
+def add_watching(verbs: Any) -> None:
+    """status, monitor."""
+    verb = verbs.add_parser("status", help="how far the upgrade is, or how the last one ended")
+    add_options(verb, "json")
+    verb.set_defaults(act=late("local", "status"))
 
-    if os.geteuid() != 0:
-        raise IssuError(
-            "only root may read all of the kernel's state", hint="sudo issu continuity snapshot"
+    verb = verbs.add_parser("monitor", help="show an upgrade from its start to its end")
+    add_options(verb, "json")
+    verb.set_defaults(act=late("commands", "monitor"))
+
+
+def add_looking_back(verbs: Any) -> None:
+    """report, history."""
+    verb = verbs.add_parser("report", help="what an upgrade interrupted, and for how long")
+    verb.add_argument("id", metavar="ID", nargs="?", help="default: the last one")
+    form = verb.add_mutually_exclusive_group()
+    add_json(form)
+    form.add_argument("--svg", metavar="FILE", type=Path, help="write a Gantt chart")
+    add_options(verb, "no-pager")
+    verb.set_defaults(act=late("commands", "report"))
+
+    verb = verbs.add_parser("history", help="past upgrades, the newest first")
+    verb.add_argument(
+        "-n", "--lines", metavar="COUNT", type=count, default=0, help="at most so many"
+    )
+    add_options(verb, "json", "no-legend", "no-pager")
+    verb.set_defaults(act=late("commands", "past"))
+
+
+def add_kernel(verbs: Any) -> None:
+    """plan, continuity."""
+    verb = verbs.add_parser("plan", help="what an upgrade would do with each unit; changes nothing")
+    verb.add_argument("device", metavar="DEVICE")
+    add_strategy(verb)
+    add_options(verb, "json", "no-pager")
+    verb.set_defaults(act=late("local", "plan"))
+
+    verb = verbs.add_parser("continuity", help="snapshots of the kernel's state")
+    nouns = verb.add_subparsers(required=True, metavar="VERB", prog="issu continuity")
+    noun = nouns.add_parser("snapshot", help="print the kernel's state as JSON")
+    noun.set_defaults(act=late("local", "snapshot"))
+    noun = nouns.add_parser("diff", help="compare two snapshots; exit status 1 if they differ")
+    noun.add_argument("before", metavar="BEFORE", type=Path)
+    noun.add_argument("after", metavar="AFTER", type=Path)
+    add_options(noun, "json")
+    noun.set_defaults(act=late("local", "diff"))
+
+
+def add_inhibit(verbs: Any) -> None:
+    """inhibit."""
+    verb = verbs.add_parser("inhibit", help="forbid upgrades while a command runs")
+    verb.add_argument("--who", metavar="NAME", help="default: the command")
+    verb.add_argument("--why", metavar="REASON", default="no reason given")
+    verb.add_argument("--list", action="store_true", help="who forbids upgrades")
+    add_options(verb, "json", "no-legend")
+    verb.add_argument("command", metavar="COMMAND", nargs=argparse.REMAINDER)
+    verb.set_defaults(act=late("commands", "inhibit"))
+
+
+def add_options(verb: argparse.ArgumentParser, *names: str) -> None:
+    """Options that several verbs have, as systemctl(1) has them."""
+    if "json" in names:
+        add_json(verb)
+    if "no-block" in names:
+        how = verb.add_mutually_exclusive_group()
+        how.add_argument("--no-block", action="store_true", help="return once it is queued")
+        how.add_argument(
+            "--wait", action="store_true", help="stay until it has ended, even if services stop"
         )
-    print(json.dumps(compare.snapshot(), indent=1))
-    return OK
+    if "quiet" in names:
+        verb.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
+    if "no-legend" in names:
+        verb.add_argument("--no-legend", action="store_true", help="no column headers")
+    if "no-pager" in names:
+        verb.add_argument("--no-pager", action="store_true", help="do not use a pager")
 
 
-def show_diff(words: argparse.Namespace) -> int:
-    """Print how two snapshots differ; 1 if they do, as diff(1)."""
-    from . import compare
+def add_json(verb: Any) -> None:
+    """--json, which alone means pretty."""
+    verb.add_argument(
+        "--json", metavar="FORM", nargs="?", const="pretty", default="off", choices=JSON,
+        help="short, pretty (default) or off",
+    )  # fmt: skip
 
-    document = compare.diff(words.before, words.after)
-    print(json.dumps(document, indent=1) if words.json else compare.table(document))
-    return int(bool(document["differences"]))
+
+def add_strategy(verb: argparse.ArgumentParser) -> None:
+    """--strategy."""
+    verb.add_argument("--strategy", choices=("halt", "live"), help="default: as in the settings")
 
 
-def show_report(words: argparse.Namespace) -> int:
-    """Print or draw one report."""
-    from . import history
-
-    document: dict[str, Any] = history.find(words.id) if words.id else history.last()
-    if words.json:
-        print(json.dumps(document, indent=1))
-    elif words.svg:
-        from .gantt import svg
-
-        try:
-            words.svg.write_text(svg(document))
-        except OSError as error:
-            raise IssuError(f"{words.svg}: {error.strerror}") from error
-    else:
-        from .timeline import render
-
-        print(render(document))
-    return OK
+def count(word: str) -> int:
+    """A number of upgrades; raises ValueError below 0 and above what fits into D-Bus type u."""
+    if not 0 <= (number := int(word)) < 2**32:
+        raise ValueError(word)
+    return number
 
 
 if __name__ == "__main__":

@@ -1,82 +1,55 @@
-"""`issu start`: queue the unit, tell the phases as they come, end where this session must end."""
+"""An upgrade as it goes, told by org.issu1, while the bus and the service come and go."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
-from . import history
-from .errors import IssuError, Refused, RolledBack
-from .record import RECORD
-from .systemd import Manager, escape_path
+from .client import JOB, Client, job_path
+from .errors import NoSuchJob, Unreachable
 
-LOOK_SEC = 0.2
-UNDO_SEC = 300.0
-OK = 0
-
-
-def follow(device: str, *, block: bool) -> int:
-    """Start the upgrade; returns once services are about to stop, or when it was refused."""
-    unit = f"issu@{escape_path(device)}.service"
-    known = set(history.ids())
-    with Manager() as manager:
-        job = manager.start(unit)
-        if not block:
-            return OK
-        told = ""
-        while (result := manager.wait_job(job, time.monotonic() + LOOK_SEC)) is None:
-            now = history.current() if RECORD.exists() else None
-            phase = str(now["phase"]) if now else "preflight"
-            if phase != told:
-                print(phase, flush=True)
-                told = phase
-        if result == "done" and (is_live() or {*history.ids()} - known):
-            return to_the_end(known, told)
-        if result == "done":
-            print("release: every service stops now, and this session with them")
-            print("  look again with: issu status; issu report", flush=True)
-            return OK
-        ended = time.monotonic() + UNDO_SEC
-        manager.wait_until(lambda: not alive(manager, unit), ended)
-    fresh = set(history.ids()) - known
-    if not fresh:
-        raise IssuError(f"{unit} failed", hint=f"journalctl -u '{unit}'")
-    document = history.find(max(fresh))
-    return tell(document)
+LOOK_SEC = 1.0  # read again after so long even if no signal came
+AWAY_SEC = 900.0  # a bus may be away as long as every deadline of an upgrade allows
+UNKNOWN_SEC = 15.0  # a service that has just come may not have found the job yet
 
 
-def tell(document: dict[str, Any]) -> int:
-    """Say how an upgrade ended; raises Refused, RolledBack or IssuError if not well."""
-    if document["result"] == "accepted":
-        print(history.one_line(document))
-        return OK
-    if document["result"] == "refused":
-        raise Refused(f"refused: {document['error']}")
-    if document["result"] == "rolled-back":
-        raise RolledBack(f"rolled back to the old root: {document['error']}")
-    raise IssuError(f"the upgrade failed: {document['error']}")
+class State(NamedTuple):
+    """Where an upgrade stands; `result` is empty while it runs, `away`: as it was last seen."""
+
+    id: str
+    phase: str = ""
+    percent: int = -1
+    result: str = ""
+    error: str = ""
+    away: bool = False
 
 
-def is_live() -> bool:
-    """Whether the upgrade that runs leaves this session alone."""
-    now = history.current()
-    return now is not None and now["strategy"] == "live"
+def follow(client: Client, id: str) -> Iterator[State]:
+    """Each state of an upgrade once, the last with its result.
+
+    Raises Unreachable when the bus or the service stays away, NoSuchJob when there is no such job.
+    """
+    path, state, told = job_path(id), State(id), State(id)
+    seen = time.monotonic()
+    while not state.result:
+        client.signals.clear()
+        try:
+            state = read(id, client.properties(path, JOB))
+            seen = time.monotonic()
+        except (Unreachable, NoSuchJob) as error:
+            limit = AWAY_SEC if isinstance(error, Unreachable) else UNKNOWN_SEC
+            if time.monotonic() - seen > limit:
+                raise
+            state = told._replace(away=True)
+        if state != told:
+            told = state
+            yield state
+        if not state.result:
+            client.wait(LOOK_SEC)
 
 
-def to_the_end(known: set[str], told: str) -> int:
-    """Show the phases until there is a report; PID 1 and the bus may be away meanwhile."""
-    while RECORD.exists():
-        now = history.current()
-        if now and now["phase"] != told:
-            told = str(now["phase"])
-            print(told, flush=True)
-        time.sleep(LOOK_SEC)
-    fresh = set(history.ids()) - known
-    if not fresh:
-        raise IssuError("the upgrade left no report", hint="journalctl -b -u 'issu@*'")
-    return tell(history.find(max(fresh)))
-
-
-def alive(manager: Manager, unit: str) -> bool:
-    """Whether the unit still does something: an undo runs after its job has ended."""
-    return any(u.name == unit and u.active not in ("inactive", "failed") for u in manager.units())
+def read(id: str, job: dict[str, Any]) -> State:
+    """A job's properties as a state."""
+    percent = (job.get("Progress") or [-1])[0]
+    return State(id, job["Phase"], percent, job["Result"], job["Error"])

@@ -1,4 +1,7 @@
-"""The reports of past upgrades, and the state of the one that runs: what `issu status` reads."""
+"""The reports of past upgrades, and the state of the one that runs: what `issu status` reads.
+
+It must be quick, so what reads a record is imported where there is one.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from . import record
 from .errors import IssuError, RecordError
 
-PLACE = record.HISTORY
+PLACE = Path("/var/lib/issu/history")  # record.HISTORY
+RECORD = Path("/run/issu/record.json")  # record.RECORD
 
 
 def current() -> dict[str, Any] | None:
     """The upgrade that runs, as far as it got; None if none does."""
+    if not RECORD.exists():
+        return None
+    from . import record
+
     try:
-        story = record.load()
+        story = record.load(RECORD)
     except RecordError:
         return None
     return {
@@ -37,6 +44,18 @@ def last() -> dict[str, Any]:
 def ids() -> list[str]:
     """The ids of the reports there are, oldest first."""
     return sorted(path.stem for path in PLACE.glob("*.json"))
+
+
+def rows(most: int) -> list[dict[str, Any]]:
+    """Past upgrades as org.issu1's ListHistory gives them: the newest first, 0 for all."""
+    found = []
+    for id in ids()[::-1][: most or None]:
+        document = find(id)
+        row = {key: document.get(key) for key in ("result", "strategy", "started", "outage_usec")}
+        row |= {key: (document.get(key) or {}).get("device") for key in ("source", "target")}
+        row |= {"id": id, "job": f"/org/issu1/job/{id}", "error": document.get("error")}
+        found.append({key: value for key, value in row.items() if value is not None})
+    return found
 
 
 def find(id: str) -> dict[str, Any]:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import shlex
+import signal
 import subprocess
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from signal import SIG_IGN, SIGHUP, SIGINT, SIGQUIT, SIGTERM, getsignal
 
 from .errors import IssuError
 
 log = logging.getLogger(__name__)
 
+POLKIT_AGENT = "/usr/bin/pkttyagent"
+AGENT_SEC = 5.0
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 
 # What a program in the new root finds there: kernel file systems read from, an empty /run, and
@@ -72,3 +79,62 @@ def run_inside(
          "--wd=/", "sh", "-c", _INSIDE, "sh", *drop, *argv],
         check=check, timeout=timeout,
     )  # fmt: skip
+
+
+def attend(argv: Sequence[str]) -> int:
+    """Run somebody else's program on our terminal; its exit status as a shell has it.
+
+    Ctrl-C is the program's affair, and what tells us to end tells it. It inherits no descriptor of
+    ours. 127 if there is no such program, 126 if it cannot be executed; the message is printed.
+    """
+    try:
+        program = subprocess.Popen(list(argv))
+    except OSError as error:
+        print(f"issu: {argv[0]}: {error.strerror}", file=sys.stderr)
+        return 127 if isinstance(error, FileNotFoundError) else 126
+    handlers = dict.fromkeys((SIGINT, SIGQUIT), SIG_IGN) | dict.fromkeys(
+        (SIGTERM, SIGHUP), lambda number, _: program.send_signal(number)
+    )
+    before = {n: signal.signal(n, h) for n, h in handlers.items() if getsignal(n) is not SIG_IGN}
+    try:
+        status = program.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return status if status >= 0 else 128 - status
+
+
+def page(text: str, argv: Sequence[str], more: Mapping[str, str]) -> bool:
+    """Show text with a pager that has `more` in its environment; False if there is none."""
+    try:
+        pager = subprocess.Popen(
+            list(argv), stdin=subprocess.PIPE, text=True, env={**os.environ, **more}
+        )
+    except OSError:
+        return False
+    pager.communicate(text)  # it may be left before the end: that is no error
+    return True
+
+
+@contextmanager
+def asking(agent: str = POLKIT_AGENT) -> Iterator[None]:
+    """polkit's agent on our terminal while the block lasts, as systemctl(1) has it.
+
+    It asks for a password where no other agent does. Without it, polkit says no.
+    """
+    reader, writer = os.pipe()
+    argv = [agent, f"--notify-fd={writer}", "--fallback"]
+    try:
+        process = subprocess.Popen(argv, pass_fds=(writer,), stderr=subprocess.DEVNULL)
+    except OSError:
+        process = None
+    finally:
+        os.close(writer)
+    select.select([reader], [], [], AGENT_SEC)  # it closes its end when it is ready, or dies
+    os.close(reader)
+    try:
+        yield
+    finally:
+        if process is not None:
+            process.terminate()
+            process.wait()

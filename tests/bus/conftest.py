@@ -12,7 +12,10 @@ import pytest
 from issu_systemd import gate, history, log, netgate, record, uevents
 from issu_systemd.systemd import Manager
 from tests.bus import fake as stand_in
+from tests.bus import issu1
 from tests.bus.fake import Fake, State
+from tests.bus.issu import Issu
+from tests.bus.issu1 import Service
 
 
 @pytest.fixture(scope="session")
@@ -71,5 +74,30 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
         monkeypatch.setattr(netgate, name, found.issu / name)
     monkeypatch.setattr(gate, "HOLD", Path(__file__).parents[2] / "dropins/hold")
     monkeypatch.setattr(history, "PLACE", found.history)
+    monkeypatch.setattr(history, "RECORD", found.record)
     monkeypatch.setattr(record, "HISTORY", found.history)
     return found
+
+
+@pytest.fixture(scope="session")
+def issu_bus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Service]]:
+    if not shutil.which("dbus-daemon"):
+        pytest.skip("needs dbus-daemon: the bus is a private one")
+    with (
+        stand_in.bus(tmp_path_factory.mktemp("issu1")) as address,
+        issu1.service(address) as running,
+    ):
+        yield address, running
+
+
+@pytest.fixture
+def service(issu_bus: tuple[str, Service]) -> Service:
+    """The stand-in for org.issu1, of which nothing was asked."""
+    issu_bus[1].be()
+    return issu_bus[1]
+
+
+@pytest.fixture
+def issu(issu_bus: tuple[str, Service], service: Service, tmp_path: Path) -> Issu:
+    """The command, to be run on the bus with the stand-in for org.issu1."""
+    return Issu(issu_bus[0], tmp_path)

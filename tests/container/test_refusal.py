@@ -347,7 +347,7 @@ def test_second_start_and_then_the_good_one(bench: Bench) -> None:
     assert_refused(e, unit.removeprefix("issu@"), *refused, unit=unit)
     assert_refused(e, str(bench.plain), *refused)
     done = machine.run(["issu", "start", LINK], check=False)
-    assert done.returncode == 3, done.stdout + done.stderr
+    assert done.returncode == 6, done.stdout + done.stderr
     assert "another upgrade" in done.stdout + done.stderr
     assert f"{story['id']}: stage" in machine.run(["issu", "status"]).stdout
     assert json.loads(machine.path("/run/issu/record.json").read_text()) == story

@@ -16,11 +16,11 @@ from pathlib import Path
 from tests.container.element import Element, element
 
 from . import echoes, sh, traces
-from .idle import Idle, generator
+from .idle import Idle, Status, generator, status
 from .measure import Measured, measure
 from .moments import Silence, WayBack, silence, way_back
 from .rivals import HALT, KNOWN_ROOT, LIVE, NEW_ROOT, TITLES, Rival
-from .tables import conditions, idle_cost, moments, outages, parts, ratios
+from .tables import conditions, idle_cost, moments, outages, parts, ratios, status_cost
 
 SUITE = "trixie"
 SIZES = (3, 30, 300)
@@ -49,12 +49,14 @@ def benchmark(rounds: int) -> None:
     begin, load = time.monotonic(), os.getloadavg()[0]
     found: list[Measured] = []
     silences: list[Silence] = []
+    speeds: list[Status] = []
     with machine_with(SIZES[0]) as e:
         idle = generator(e.machine)
     for count in SIZES:
         with machine_with(count) as e:
             for rival in (LIVE, HALT):  # both roots have been entered once then, and are in memory
                 measure(e, rival, count)
+            speeds.append(status(e.machine, count))
             found += in_turns(e, KNOWN_ROOT, count, rounds)
             silences += [silence(e, count) for _ in range(rounds)]
     with machine_with(NEW_ROOT_SIZE) as e:
@@ -63,15 +65,17 @@ def benchmark(rounds: int) -> None:
     lines = [
         *conditions(rounds, load), *outages(found), *ratios(found),
         *moments(found, silences, backs), *parts(found), *idle_cost(idle),
+        *status_cost(speeds),
     ]  # fmt: skip
     text = "\n".join(lines) + f"\n\nMeasured in {time.monotonic() - begin:.0f} s.\n"
-    keep(text, found, silences, backs, idle)
+    keep(text, found, silences, backs, idle, speeds)
     print(f"\n{text}\nThe same in {DIST}/bench.txt, every figure in {DIST}/bench.json.")
 
 
 def keep(
-    text: str, found: list[Measured], silences: list[Silence], backs: list[WayBack], idle: Idle
-) -> None:
+    text: str, found: list[Measured], silences: list[Silence], backs: list[WayBack], idle: Idle,
+    speeds: list[Status],
+) -> None:  # fmt: skip
     """Write the text, and every figure."""
     DIST.mkdir(exist_ok=True)
     (DIST / "bench.txt").write_text(text)
@@ -80,6 +84,7 @@ def keep(
         "silences": [one._asdict() for one in silences],
         "ways_back": [one._asdict() for one in backs],
         "generator": idle._asdict(),
+        "status": [one._asdict() for one in speeds],
     }
     (DIST / "bench.json").write_text(json.dumps(figures, indent=1) + "\n")
 

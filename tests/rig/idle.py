@@ -1,4 +1,4 @@
-"""What the package costs an element that is not being upgraded: its generator, at every boot."""
+"""What the package costs an element, upgrades apart: its generator at every boot, `issu status`."""
 
 import time
 from statistics import median
@@ -9,6 +9,8 @@ from .machine import Machine
 GENERATOR = "/usr/lib/systemd/system-generators/issu-generator"
 EMPTY = "/usr/local/sbin/empty"
 RUNS, BLOCKS = 200, 7
+STATUS_RUNS = 20
+STATUS = 'i=0; while [ $i -lt "$1" ]; do "$2" status >/dev/null; i=$((i+1)); done'
 LOOP = 'i=0; while [ $i -lt "$1" ]; do "$2" /tmp /tmp /tmp; i=$((i+1)); done'
 
 
@@ -42,3 +44,27 @@ def one_run(machine: Machine, program: str) -> float:
     begin = time.monotonic_ns()
     machine.run(["sh", "-ec", LOOP, "sh", str(RUNS), program])
     return (time.monotonic_ns() - begin) / 1000 / RUNS
+
+
+class Status(NamedTuple):
+    """Microseconds of one run of `issu status` and of `systemctl status`."""
+
+    services: int
+    issu: list[float]
+    systemctl: list[float]
+
+    @property
+    def ratio(self) -> float:
+        """How many calls of systemctl one of issu is."""
+        return median(self.issu) / median(self.systemctl)
+
+
+def status(machine: Machine, services: int) -> Status:
+    """Run both in turns, in a machine where an upgrade has ended."""
+    found = Status(services, [], [])
+    for _ in range(BLOCKS):
+        for times, program in ((found.issu, "issu"), (found.systemctl, "systemctl")):
+            begin = time.monotonic_ns()
+            machine.run(["sh", "-ec", STATUS, "sh", str(STATUS_RUNS), program])
+            times.append((time.monotonic_ns() - begin) / 1000 / STATUS_RUNS)
+    return found

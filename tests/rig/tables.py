@@ -8,7 +8,7 @@ from statistics import median
 
 from . import sh
 from .echoes import MOST, PERIOD
-from .idle import Idle
+from .idle import Idle, Status
 from .measure import Measured
 from .moments import Silence, WayBack
 from .rivals import HALT, KNOWN_ROOT, LIVE, NEW_ROOT, PLAIN, RESTART, SOFT, TITLES, Rival
@@ -153,3 +153,12 @@ def idle_cost(idle: Idle) -> list[str]:
         "issu-generator with no upgrade in progress, at every boot and reload:",
         f"{one:.0f} us a run, an empty shell script {other:.0f} us: {idle.cost:.0f} us of its own",
     ]
+
+
+def status_cost(speeds: Sequence[Status]) -> list[str]:
+    """How quickly the command answers, beside its model."""
+    lines = ["", f"services  {'issu status':>12}{'systemctl status':>18}{'divided':>9}"]
+    for one in speeds:
+        figures = (median(one.issu) / 1000, median(one.systemctl) / 1000)
+        lines.append(f"{one.services:>8}  {figures[0]:>12.1f}{figures[1]:>18.1f}{one.ratio:>9.2f}")
+    return lines

@@ -2,7 +2,7 @@
 
 import pytest
 
-from . import figures, moments, parts, tables
+from . import figures, idle, moments, parts, tables
 from .measure import Measured
 from .outage import Answer, Gap, Observed
 from .rivals import KNOWN_ROOT, NEW_ROOT
@@ -85,6 +85,7 @@ def test_tables_compare_and_fit_the_console() -> None:
     lines = [
         *tables.conditions(3, 0.5), *tables.outages(found), *tables.ratios(found),
         *tables.moments(found, silences, backs), *tables.parts(found),
+        *tables.status_cost([idle.Status(3, [30_000.0], [20_000.0])]),
     ]  # fmt: skip
     assert max(map(len, lines)) <= 100
     (row,) = [line for line in lines if line.startswith("     300  soft-reboot, same root")]
@@ -93,3 +94,4 @@ def test_tables_compare_and_fit_the_console() -> None:
     assert row.split()[3:] == ["0.800", "0.001", "0.000", "0.000"]
     assert "     300        90      250      200      300      800       50" in lines
     assert sum("50 %" in line for line in lines) == 4
+    assert "       3          30.0              20.0     1.50" in lines

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +13,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from issu_systemd import __version__, cli, history, record
-from issu_systemd.errors import IssuError, Refused
+from issu_systemd import __version__, cli, errors, history, record
+from issu_systemd.errors import IssuError
 from issu_systemd.phase import Phase
 from issu_systemd.record import Record
 
@@ -24,23 +26,20 @@ ID = json.loads(REPORT.read_text())["id"]
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory in place of the history, with one report in it; no upgrade runs."""
-    monkeypatch.setattr(record.load, "__defaults__", (tmp_path / "record.json",))
+    monkeypatch.setattr(history, "RECORD", tmp_path / "record.json")
     monkeypatch.setattr(history, "PLACE", tmp_path)
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={tmp_path}/none")
     (tmp_path / f"{ID}.json").write_text(REPORT.read_text())
     return tmp_path
 
 
 @pytest.fixture
-def issu(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: Path
-) -> Issu:
+def issu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: Path) -> Issu:
     return Issu(monkeypatch, capsys)
 
 
 class Issu:
-    def __init__(
-        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         self.monkeypatch, self.capsys = monkeypatch, capsys
 
     def __call__(self, *words: str) -> tuple[int, str, str]:
@@ -59,7 +58,9 @@ def test_version(issu: Issu) -> None:
     assert issu("--version") == (0, f"issu {__version__}\n", "")
 
 
-@pytest.mark.parametrize("words", [["--help"], ["start", "-h"], ["status", "-h"], ["report", "-h"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["start", "-h"], ["status", "-h"], ["inhibit", "-h"]]
+)
 def test_help(issu: Issu, words: list[str]) -> None:
     status, out, err = issu(*words)
     assert (status, err) == (0, "")
@@ -82,6 +83,12 @@ def test_help(issu: Issu, words: list[str]) -> None:
         ["continuity"],
         ["continuity", "diff", "a"],
         ["continuity", "snapshot", "a"],
+        ["status", "--json=long"],
+        ["check"],
+        ["check", "/dev/sdb2", "--strategy=fast"],
+        ["start", "/dev/sdb2", "--wait", "--no-block"],
+        ["history", "-n", "x"],
+        ["history", "-n", "4294967296"],
     ],
     ids=" ".join,
 )
@@ -141,67 +148,100 @@ def test_nothing_to_tell(issu: Issu, place: Path, words: list[str]) -> None:
     assert len(err.splitlines()) == 2  # the error, and the way out
 
 
-# --- start --------------------------------------------------------------------------------------
+# --- how it ends --------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def as_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-
-
-def test_only_root_starts(issu: Issu, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    status, out, err = issu("start", "/dev/sdb2")
-    assert (status, out) == (1, "")
-    assert err.startswith("issu: only root")
-
-
-@pytest.mark.usefixtures("as_root")
-@pytest.mark.parametrize("status", [0, 1, 3])
-def test_start_ends_as_the_upgrade_goes(
-    issu: Issu, monkeypatch: pytest.MonkeyPatch, status: int
-) -> None:
-    from issu_systemd import follow
-
-    asked: list[tuple[str, bool]] = []
-
-    def answer(device: str, *, block: bool) -> int:
-        asked.append((device, block))
-        return status
-
-    monkeypatch.setattr(follow, "follow", answer)
-    assert issu("start", "/dev/sdb2")[0] == status
-    assert issu("start", "--no-block", "/dev/sdb2")[0] == status
-    assert asked == [("/dev/sdb2", True), ("/dev/sdb2", False)]
-
-
-@pytest.mark.usefixtures("as_root")
 @pytest.mark.parametrize(
     ("error", "status", "said"),
     [
-        (Refused("refused: no such device"), 3, "issu: refused: no such device\n"),
         (IssuError("it failed", hint="mend it"), 1, "issu: it failed\n  mend it\n"),
         (IssuError("it failed"), 1, "issu: it failed\n"),
+        (errors.Unreachable("no bus"), 1, "issu: no bus\n"),
+        (errors.NoSuchJob("none"), 1, "issu: none\n"),
+        (errors.PastPointOfNoReturn("late"), 1, "issu: late\n"),
+        (errors.InvalidArgument("odd"), 2, "issu: odd\n"),
+        (errors.Refused("refused"), 3, "issu: refused\n"),
+        (errors.RolledBack("back"), 4, "issu: back\n"),
+        (errors.NotAuthorized("you may not"), 5, "issu: you may not\n"),
+        (errors.Busy("another"), 6, "issu: another\n"),
+        (errors.Inhibited("a backup"), 7, "issu: a backup\n"),
         (KeyboardInterrupt(), 130, ""),
     ],
 )
 def test_errors(
     issu: Issu, monkeypatch: pytest.MonkeyPatch, error: BaseException, status: int, said: str
 ) -> None:
-    from issu_systemd import follow
-
-    def fail(device: str, *, block: bool) -> int:
+    def fail() -> None:
         raise error
 
-    monkeypatch.setattr(follow, "follow", fail)
-    assert issu("start", "/dev/sdb2") == (status, "", said)
+    monkeypatch.setattr(history, "current", fail)
+    assert issu("status") == (status, "", said)
+
+
+def test_every_exit_status_is_in_the_manual() -> None:
+    table = (ROOT / "docs/issu.1.md").read_text().partition("# EXIT STATUS")[2]
+    said = re.findall(r"^\| (\d+) \|", table.partition("\n# ")[0], re.MULTILINE)
+    assert [int(word) for word in said] == [cli.OK, cli.FAILED, *sorted(cli.STATUS.values()), 130]
+
+
+def test_every_verb_and_option_is_in_the_manual() -> None:
+    manual = (ROOT / "docs/issu.1.md").read_text().replace("\\", "")
+    assert [word for word in words_of(cli.parser()) if word not in manual] == []
+    assert "--nosuch" not in manual  # control
+
+
+def words_of(parser: argparse.ArgumentParser) -> list[str]:
+    """Every verb and every long option."""
+    found = []
+    for action in parser._actions:
+        found += [option for option in action.option_strings if option.startswith("--")]
+        if isinstance(action, argparse._SubParsersAction):
+            for name, verb in action.choices.items():
+                found += [f"{parser.prog} {name}", *words_of(verb)]
+    return found
+
+
+# --- words --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argv", "spelled"),
+    [
+        ("report --json", "report --json=pretty"),
+        ("report --json ID", "report --json=pretty ID"),
+        ("report ID --json", "report ID --json=pretty"),
+        ("report --json short ID", "report --json short ID"),
+        ("report --json=short ID", "report --json=short ID"),
+        ("report --json --no-pager", "report --json=pretty --no-pager"),
+        ("report -- --json", "report -- --json"),
+        ("inhibit ls --json x", "inhibit ls --json x"),
+        ("", ""),
+    ],
+)
+def test_a_bare_json_takes_no_word(argv: str, spelled: str) -> None:
+    assert cli.spelled_out(argv.split()) == spelled.split()
+
+
+@pytest.mark.parametrize(
+    ("words", "form"), [([], "off"), (["--json"], "pretty"), (["--json=short"], "short")]
+)
+def test_json_and_an_id(words: list[str], form: str) -> None:
+    found = cli.parser().parse_args(cli.spelled_out(["report", *words, ID]))
+    assert (found.json, found.id) == (form, ID)
+
+
+def test_status_in_one_line(issu: Issu) -> None:
+    short, pretty = (issu("status", f"--json={form}")[1] for form in ("short", "pretty"))
+    assert json.loads(short) == json.loads(pretty)
+    assert (short.count("\n"), pretty.count("\n") > 1) == (1, True)
+    assert issu("status", "--json=off") == issu("status")
 
 
 # --- continuity ---------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("as_root")
 def test_a_snapshot(issu: Issu, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     from issu_systemd import compare
 
     monkeypatch.setattr(compare, "snapshot", lambda: {"boot_id": "b"})
@@ -209,11 +249,12 @@ def test_a_snapshot(issu: Issu, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (status, json.loads(out), err) == (0, {"boot_id": "b"}, "")
 
 
-def test_only_root_takes_a_snapshot(issu: Issu, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_root_reads_kernel_and_device(issu: Issu, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    status, out, err = issu("continuity", "snapshot")
-    assert (status, out) == (1, "")
-    assert err.startswith("issu: only root")
+    for words in (["continuity", "snapshot"], ["plan", "/dev/sdb2"]):
+        status, out, err = issu(*words)
+        assert (status, out) == (5, "")
+        assert err.startswith("issu: only root")
 
 
 @pytest.mark.parametrize(("after", "status"), [("b", 0), ("c", 1)], ids=["same", "differs"])
@@ -265,7 +306,8 @@ def test_nobody_reads_what_is_printed(place: Path, verb: str) -> None:
 
 def test_the_version_needs_no_library() -> None:
     """Preflight runs `issu --version` in the new root, where it must be quick and say one line."""
-    show = "import sys, issu_systemd.cli; print(sorted({'pystemd', 'pyudev'} & set(sys.modules)))"
+    libraries = {"pystemd", "pyudev", "dbus_next", "rich"}
+    show = f"import sys, issu_systemd.cli; print(sorted({libraries} & set(sys.modules)))"
     argv = [sys.executable, "-c", show]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
 
 from issu_systemd.errors import IssuError
-from issu_systemd.run import ENVIRONMENT, run, run_inside
+from issu_systemd.run import AGENT_SEC, ENVIRONMENT, asking, run, run_inside
 
 
 def test_output_and_exit_status() -> None:
@@ -94,3 +95,30 @@ class TestInside:
     def test_a_tree_without_a_shell(self, tmp_path: Path) -> None:
         with pytest.raises(IssuError):
             run_inside(tmp_path, ["true"])
+
+
+# --- on a terminal ------------------------------------------------------------------------------
+
+READY = """#!/bin/bash
+trap 'echo ended >>"$0.log"; exit' TERM
+echo "$@" >"$0.log"
+fd=${1#--notify-fd=}
+eval "exec $fd>&-"
+while :; do sleep 0.01; done
+"""
+
+
+def test_polkits_agent_is_there_while_it_may_be_needed(tmp_path: Path) -> None:
+    agent, log = tmp_path / "agent", tmp_path / "agent.log"
+    agent.write_text(READY)
+    agent.chmod(0o755)
+    with asking(str(agent)):
+        assert log.read_text().endswith("--fallback\n")
+    assert log.read_text().endswith("ended\n")
+
+
+def test_without_an_agent_nobody_waits(tmp_path: Path) -> None:
+    begin = time.monotonic()
+    with asking(str(tmp_path / "none")):
+        pass
+    assert time.monotonic() - begin < AGENT_SEC
