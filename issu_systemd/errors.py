@@ -55,25 +55,5 @@ class RolledBack(IssuError):
     """The upgrade was taken back; the old root runs."""
 
 
-class InvalidArgument(IssuError):
-    """An argument is wrong; the message names it."""
-
-
-class NoSuchJob(IssuError):
-    """There is no such upgrade."""
-
-
-class NotAuthorized(IssuError):
-    """The caller may not do this."""
-
-
-class Inhibited(Refused):
-    """Somebody forbids upgrades; the message says who and why."""
-
-
-class PastPointOfNoReturn(IssuError):
-    """The upgrade cannot be given up any more."""
-
-
 class Unreachable(IssuError):
     """The bus or the service on it is away; it may come back."""

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from .errors import IssuError, RecordError
+from .errors import IssuError, NoSuchJob, RecordError
 
 PLACE = Path("/var/lib/issu/history")  # record.HISTORY
 RECORD = Path("/run/issu/record.json")  # record.RECORD
@@ -35,10 +35,10 @@ def current() -> dict[str, Any] | None:
 
 
 def last() -> dict[str, Any]:
-    """The newest report; raises IssuError if there is none."""
+    """The newest report; raises NoSuchJob if there is none."""
     if known := ids():
         return find(known[-1])
-    raise IssuError(f"no upgrade is recorded in {PLACE}", hint="issu start DEVICE")
+    raise NoSuchJob(f"no upgrade is recorded in {PLACE}", hint="issu start DEVICE")
 
 
 def ids() -> list[str]:
@@ -59,13 +59,13 @@ def rows(most: int) -> list[dict[str, Any]]:
 
 
 def find(id: str) -> dict[str, Any]:
-    """The report of one upgrade; raises IssuError if there is none or it cannot be read."""
+    """The report of one upgrade; raises NoSuchJob or, if it cannot be read, IssuError."""
     path = PLACE / f"{Path(id).name}.json"
     try:
         document: dict[str, Any] = json.loads(path.read_text())
     except FileNotFoundError:
         known = ", ".join(ids()[-5:]) or "none"
-        raise IssuError(f"no upgrade {id}", hint=f"the last ones: {known}") from None
+        raise NoSuchJob(f"no upgrade {id}", hint=f"the last ones: {known}") from None
     except (OSError, ValueError) as error:
         raise IssuError(f"{path}: {error}") from error
     return document

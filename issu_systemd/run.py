@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from signal import SIG_IGN, SIGHUP, SIGINT, SIGQUIT, SIGTERM, getsignal
 
@@ -58,6 +58,31 @@ def run(
         lines = (done.stderr or done.stdout).strip().splitlines() or [f"exit {done.returncode}"]
         raise IssuError(f"`{shlex.join(words)}` failed: {lines[-1]}")
     return done
+
+
+async def ask(argv: Sequence[str | os.PathLike[str]], timeout: float) -> str:
+    """What a program prints, for who must not wait for it; `timeout` is in seconds.
+
+    Raises IssuError when it fails or takes too long; it is killed then, with all it has started.
+    """
+    import asyncio
+
+    words = [os.fspath(word) for word in argv]
+    process = await asyncio.create_subprocess_exec(
+        *words, env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        said, _ = await asyncio.wait_for(process.communicate(), timeout)
+    except TimeoutError:
+        raise IssuError(f"`{shlex.join(words[:-1])}` took longer than {timeout:g} s") from None
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode != 0:
+        raise IssuError(f"`{shlex.join(words[:-1])}` ended with {process.returncode}")
+    return said.decode(errors="replace")
 
 
 def run_inside(
