@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -36,6 +36,7 @@ from . import (
     survey,
     switch,
     uevents,
+    wayback,
 )  # fmt: skip
 from .errors import IssuError, Refused
 from .evidence import Facts
@@ -75,6 +76,7 @@ def main() -> int:
             logger.error("%s; issu-arrive.service goes on", sentence(error))
             return OK
         tell(story, sentence(error), "failed" if story.phase else "refused")
+        wayback.drop(sys.argv[1])
         return REFUSED if story.phase is None else FAILED
 
 
@@ -87,7 +89,8 @@ def upgrade(manager: Manager, story: Record, target: str) -> int:
     """The steps; with strategy halt it returns only if there was no switch."""
     result = "refused"
     try:
-        chosen = settings.load()
+        wayback.take(story, target)
+        chosen = wayback.settings_of(story)
         examine(manager, story, target, chosen)
         result = "failed"
         make_ready(manager, story, chosen)
@@ -98,7 +101,7 @@ def upgrade(manager: Manager, story: Record, target: str) -> int:
     except (IssuError, OSError) as error:
         if is_beyond(story):
             raise  # ExecStopPost= of our unit sees to it
-        if story.stage:
+        if story.stage or story.way_back:
             notify(status=f"{result}: {sentence(error)}")
             settle.undo(manager, story, sentence(error), result=result)
         else:
@@ -143,6 +146,7 @@ def examine(manager: Manager, story: Record, target: str, chosen: settings.Setti
     story.strategy, story.mechanism, story.old_dev = chosen.strategy, seen.mechanism, root_dev()
     story.source = source(manager, seen)
     story.target = {"device": device.node, "fstype": device.fstype}
+    story.settings = asdict(chosen)
     require(story, preflight.judge(seen))
     root, story.stage_made = facts.stage_directory()
     story.stage = str(root)
@@ -187,8 +191,22 @@ def describe_target(
         }  # fmt: skip
     story.new_dev = root.stat().st_dev
     story.skip, story.lifted = survey.wanted(chosen, own, tree.issu_says if tree else "")
+    describe_end(story, chosen, own)
+
+
+def describe_end(story: Record, chosen: settings.Settings, own: settings.Settings) -> None:
+    """Note when the new root counts as healthy, and who accepts it; `own` are its settings."""
     story.verify_units = sorted({*chosen.verify_units, *own.verify_units})
     story.verify_timeout_usec = chosen.verify_timeout_usec
+    story.verify_settle_usec = max(chosen.verify_settle_usec, own.verify_settle_usec)
+    story.verify_program_timeout_usec = max(
+        chosen.verify_program_timeout_usec, own.verify_program_timeout_usec
+    )
+    strict = "strict" in (chosen.verify_continuity, own.verify_continuity)
+    story.verify_continuity = "strict" if strict else "report"
+    # Whoever goes back has decided already.
+    story.accept_mode = "auto" if story.way_back else chosen.accept_mode
+    story.accept_timeout_usec = chosen.accept_timeout_usec
 
 
 def log_plan(steps: plan.Plan) -> None:
@@ -201,7 +219,10 @@ def require(story: Record, findings: list[Finding]) -> None:
     """Keep the findings for the report; raises Refused if one of them blocks."""
     for finding in findings:
         story.find(*finding)
-    if stop := preflight.blocks(findings):
+    stop = preflight.blocks(findings)
+    if story.way_back.get("reboot"):
+        stop = [finding for finding in stop if finding.id not in wayback.BEARABLE]
+    if stop:
         raise Refused("; ".join(f"{f.text} ({f.way_out})" for f in stop))
 
 

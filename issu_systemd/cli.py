@@ -64,6 +64,12 @@ def parser() -> argparse.ArgumentParser:
     noun.add_argument("--json", action="store_true")
     noun.set_defaults(act=show_diff)
 
+    verb = verbs.add_parser("accept", help="accept the upgrade that waits for it")
+    verb.set_defaults(act=accept)
+
+    verb = verbs.add_parser("rollback", help="go back to the root before")
+    verb.set_defaults(act=rollback)
+
     verb = verbs.add_parser("status", help="how far the upgrade is, or how the last one ended")
     verb.add_argument("--json", action="store_true")
     verb.set_defaults(act=status)
@@ -84,6 +90,29 @@ def start(words: argparse.Namespace) -> int:
     if os.geteuid() != 0:
         raise IssuError("only root may start an upgrade", hint="sudo issu start …")
     return follow(words.device, block=not words.no_block)
+
+
+def accept(words: argparse.Namespace) -> int:
+    """Accept the upgrade that waits for it."""
+    from . import verdict
+
+    if os.geteuid() != 0:
+        raise IssuError("only root may accept an upgrade", hint="sudo issu accept")
+    verdict.give(verdict.ACCEPT)
+    return OK
+
+
+def rollback(words: argparse.Namespace) -> int:
+    """Take back the upgrade that waits to be accepted, or else the last one that was."""
+    from . import verdict, wayback
+
+    if os.geteuid() != 0:
+        raise IssuError("only root may take an upgrade back", hint="sudo issu rollback")
+    if verdict.waiting():
+        verdict.give(verdict.ROLL_BACK)
+    else:
+        print(f"{wayback.start()}: started; look again with: issu status")
+    return OK
 
 
 def status(words: argparse.Namespace) -> int:

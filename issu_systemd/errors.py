@@ -31,5 +31,9 @@ class RecordError(IssuError):
     """/run/issu/record.json is missing or cannot be read."""
 
 
+class NoSuchJob(IssuError):
+    """There is no such upgrade."""
+
+
 class RolledBack(IssuError):
     """The upgrade was taken back; the old root runs."""

@@ -70,6 +70,9 @@ def to_the_end(known: set[str], told: str) -> int:
         if now and now["phase"] != told:
             told = str(now["phase"])
             print(told, flush=True)
+        if now and now["accept_deadline_usec"]:
+            print(history.one_line(now), flush=True)
+            return OK
         time.sleep(LOOK_SEC)
     fresh = set(history.ids()) - known
     if not fresh:
