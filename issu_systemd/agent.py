@@ -1,6 +1,7 @@
 """One upgrade in the old root, run by issu@.service: the steps in their order, and the way back.
 
-An error before the switch is undone here; a death of this program by ExecStopPost= of its unit.
+An error before the switch is undone here; a death of this program by ExecStopPost= of its unit, or
+else by the next upgrade.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from . import (
     __version__,
     continuity,
     devices,
+    events,
     facts,
     live,
     log,
@@ -39,6 +41,7 @@ from . import (
     wayback,
 )  # fmt: skip
 from .errors import IssuError, Refused
+from .events import Event
 from .evidence import Facts
 from .finding import Finding
 from .kernelstate import Source
@@ -70,14 +73,19 @@ def main() -> int:
     log.setup(story.id)
     try:
         with record.lock(), Manager() as manager:
-            return upgrade(manager, story, sys.argv[1])
-    except (IssuError, OSError) as error:  # before anything was touched, or the undo itself
+            settle.complete(manager)
+            begin(story, sys.argv[1])
+            return upgrade(manager, story)
+    except (IssuError, OSError) as error:
         if is_beyond(story):
             logger.error("%s; issu-arrive.service goes on", sentence(error))
             return OK
-        tell(story, sentence(error), "failed" if story.phase else "refused")
+        if story.phase:  # the undo itself; ExecStopPost= or the next upgrade repeats it
+            logger.error("this could not be undone: %s", sentence(error))
+            return FAILED
+        tell(story, sentence(error))
         wayback.drop(sys.argv[1])
-        return REFUSED if story.phase is None else FAILED
+        return REFUSED
 
 
 def new_id() -> str:
@@ -85,27 +93,37 @@ def new_id() -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S_%f}"
 
 
-def upgrade(manager: Manager, story: Record, target: str) -> int:
+def begin(story: Record, target: str) -> None:
+    """Put the record where everybody sees it, and a dead agent leaves something to undo."""
+    story.old_dev = root_dev()
+    story.source = {"device": devices.node_of(mounts.device_number("/")), "dev": story.old_dev}
+    story.target = {"device": target}
+    story.enter(Phase.PREFLIGHT)
+    wayback.take(story, target)
+    with suppress(OSError):  # a full /run is for preflight to tell
+        record.save(story)
+        wayback.taken(story)
+    events.tell(Event.STARTED, story, f"upgrade to {target}")
+
+
+def upgrade(manager: Manager, story: Record) -> int:
     """The steps; with strategy halt it returns only if there was no switch."""
     result = "refused"
     try:
-        wayback.take(story, target)
         chosen = wayback.settings_of(story)
-        examine(manager, story, target, chosen)
+        examine(manager, story, chosen)
         result = "failed"
         make_ready(manager, story, chosen)
         notify(status=f"leaving for {story.target['device']}", ready=True)
         enter(story, Phase.RELEASE)
+        events.tell(Event.RELEASED, story, f"leaving for {story.target['device']}")
         STRATEGIES[chosen.strategy].leave(manager, story, chosen)
         return OK  # live: issu-arrive.service has taken over
     except (IssuError, OSError) as error:
         if is_beyond(story):
             raise  # ExecStopPost= of our unit sees to it
-        if story.stage or story.way_back:
-            notify(status=f"{result}: {sentence(error)}")
-            settle.undo(manager, story, sentence(error), result=result)
-        else:
-            tell(story, sentence(error), result)
+        notify(status=f"{result}: {sentence(error)}")
+        settle.undo(manager, story, sentence(error), result=result)
     return REFUSED if result == "refused" else FAILED
 
 
@@ -125,11 +143,11 @@ def sentence(error: Exception) -> str:
     return error.sentence() if isinstance(error, IssuError) else str(error)
 
 
-def tell(story: Record, error: str, result: str) -> None:
-    """Report an upgrade that touched nothing, or whose undo failed too."""
-    notify(status=f"{result}: {error}")
-    logger.error("%s: %s", result, error)
-    story.result, story.error = result, error
+def tell(story: Record, error: str) -> None:
+    """Report a refusal before the record was ours: nothing was touched."""
+    notify(status=f"refused: {error}")
+    story.result, story.error = "refused", error
+    events.tell_end(story)
     try:
         with Manager() as manager:
             outcome.write_history(outcome.describe(manager, story))
@@ -137,20 +155,20 @@ def tell(story: Record, error: str, result: str) -> None:
         logger.error("this could not be kept in the history: %s", trouble)
 
 
-def examine(manager: Manager, story: Record, target: str, chosen: settings.Settings) -> None:
+def examine(manager: Manager, story: Record, chosen: settings.Settings) -> None:
     """Preflight; raises Refused with every blocking finding. The target is left mounted."""
-    story.enter(Phase.PREFLIGHT)
+    target = story.target["device"]
     notify(status=f"checking {target}")
     device = devices.resolve(target)
     seen = facts.gather(manager, device, chosen)
-    story.strategy, story.mechanism, story.old_dev = chosen.strategy, seen.mechanism, root_dev()
+    story.strategy, story.mechanism = chosen.strategy, seen.mechanism
     story.source = source(manager, seen)
     story.target = {"device": device.node, "fstype": device.fstype}
     story.settings = asdict(chosen)
     require(story, preflight.judge(seen))
     root, story.stage_made = facts.stage_directory()
     story.stage = str(root)
-    record.save(story)  # from here on a dead agent leaves something to undo
+    record.save(story)  # from here on a dead agent leaves a mount
     try:
         mounts.mount(device.node, root, options="ro", fstype=device.fstype)
     except IssuError as error:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Mapping
 
 KMSG = "/dev/kmsg"
+JOURNAL = "/run/systemd/journal/socket"
 PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3}
 
 
@@ -27,6 +29,28 @@ class _Handler(logging.Handler):
                     kmsg.write(line.replace("\n", " "))
             except OSError:
                 pass  # no journal and no kernel log: the record still tells the story
+
+
+def entry(fields: Mapping[str, str]) -> bool:
+    """Send the journal one entry with fields of its own; whether it was taken.
+
+    It never waits: in an outage journald is stopped, and sd_journal_send(3) would wait for it once
+    its socket is full. Format: systemd's "Native Journal Protocol".
+    """
+    import socket  # costs 3 ms, which only whoever tells an event should pay
+
+    data = b""
+    for name, value in fields.items():
+        text = value.encode(errors="replace")
+        sep = b"=" if b"\n" not in text else b"\n" + len(text).to_bytes(8, "little")
+        data += name.encode() + sep + text + b"\n"
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+            journal.setblocking(False)
+            journal.sendto(data, JOURNAL)
+    except OSError:
+        return False
+    return True
 
 
 def setup(upgrade: str) -> None:

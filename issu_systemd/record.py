@@ -124,7 +124,8 @@ def loads(text: str, name: str = str(RECORD)) -> Record:
         record = Record(**{key: value for key, value in data.items() if key in known})
         record.phase = Phase(record.phase) if record.phase else None
     except (ValueError, KeyError, TypeError) as error:
-        raise RecordError(f"{name} cannot be read: {error}") from error
+        raise RecordError(f"{name} cannot be read: {error}",
+                          hint="issu@.service(8), RECOVERY") from error  # fmt: skip
     return record
 
 

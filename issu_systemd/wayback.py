@@ -84,7 +84,8 @@ def go() -> int:
     If it does not come off before the agent is ready to leave, the machine reboots.
     """
     way = asked()
-    if way is None:
+    if way is None or is_here(way["target"]):
+        record.WAY_BACK.unlink(missing_ok=True)
         return 0
     systemd.notify(ready=True, status=f"going back to {way['target']}")
     with systemd.connect(time.monotonic() + ANSWER_SEC) as manager:
@@ -103,6 +104,11 @@ def go() -> int:
         if way["reboot"]:
             reboot(manager, way["target"])
     return 1
+
+
+def is_here(device: str) -> bool:
+    """Whether a device holds the running root."""
+    return mounts.block_number(device) == mounts.device_number("/")
 
 
 def unit_of(device: str) -> str:
@@ -138,8 +144,12 @@ def take(story: Record, target: str) -> None:
     story.strategy, story.settings = way["strategy"], way["settings"]
     story.failed_before = way["failed_before"]
     story.steps["verdict_usec"] = way["verdict_usec"]
-    record.save(story)
-    record.WAY_BACK.unlink()
+
+
+def taken(story: Record) -> None:
+    """Drop the request that the record of its upgrade has taken the place of."""
+    if story.way_back:
+        record.WAY_BACK.unlink()
 
 
 def is_same(node: str, target: str) -> bool:
@@ -186,11 +196,12 @@ def settings_of(story: Record) -> Settings:
 
 def give_up(manager: Manager, story: Record, error: str) -> None:
     """The way back has failed before its switch: keep that in both histories, and reboot."""
-    from . import outcome
+    from . import events, outcome
 
     log.error("there is no way back: %s", error)
     story.result, story.error = "failed", f"{error}; the machine reboots"
     story.end_phase()
+    events.tell_end(story)
     with suppress(IssuError):
         outcome.write_history(outcome.describe(manager, story))
     reboot(manager, str(story.target.get("device") or ""))

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from issu_systemd import agent, arrive, continuity, gate, record
+from issu_systemd import agent, arrive, continuity, devices, gate, live, record
+from issu_systemd.errors import IssuError
 from issu_systemd.phase import ORDER, Phase
 from issu_systemd.record import Record
 from issu_systemd.systemd import Manager
@@ -22,6 +23,7 @@ from tests.bus.conftest import Places
 from tests.bus.fake import Fake, State
 
 UNIT = "issu@-dev-nosuch.service"
+HERE = os.stat("/").st_dev  # noqa: PTH116
 CHANGES = ("StartUnit", "StopUnit", "KillUnit", "Reload", "SoftReboot", "SwitchRoot")
 
 
@@ -120,6 +122,136 @@ def test_ids_sort_by_time_and_may_stand_in_an_object_path() -> None:
     ids = [agent.new_id() for _ in range(100)]
     assert ids == sorted(ids)
     assert [id for id in ids if not re.fullmatch("[A-Za-z0-9_]+", id)] == []
+
+
+# --- the record, from the first instant ---------------------------------------------------------
+
+
+def test_the_record_is_there_before_anything_is_looked_at(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def look(target: str) -> devices.Device:
+        seen.append(record.load())
+        raise IssuError(f"{target}: no such device")
+
+    monkeypatch.setattr(devices, "resolve", look)
+    assert run(monkeypatch, "/dev/nosuch") == agent.REFUSED
+    [story] = seen
+    assert (story.phase, story.unit, story.strategy) == (Phase.PREFLIGHT, UNIT, "halt")
+    assert story.target == {"device": "/dev/nosuch"}
+    assert story.old_dev == HERE  # data/restore undoes by it
+    assert report(places)["id"] == story.id
+    assert list(places.issu.iterdir()) == []
+
+
+def test_a_full_run_is_no_reason_not_to_look(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Preflight says what to do about it; "no space left on device" alone would not."""
+
+    def full(story: Record) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(record, "save", full)
+    assert run(monkeypatch, "/dev/nosuch") == agent.REFUSED
+    assert "no such device" in report(places)["error"]
+
+
+# --- what an earlier upgrade left ---------------------------------------------------------------
+
+
+def leftover(phase: Phase, **more: Any) -> Record:
+    """The record of an upgrade that got as far as `phase`, and nobody is at it."""
+    story = Record(id="19990101T000000_0", started="y", unit="issu@dev-other.service")
+    story.phase, story.phases = phase, [{"name": phase.value, "start_usec": 1, "end_usec": None}]
+    story.old_dev, story.before = HERE, ["frr.service"]
+    for key, value in more.items():
+        setattr(story, key, value)
+    record.save(story)
+    return story
+
+
+@pytest.fixture
+def on_this_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "pid1_dev", lambda: HERE)
+
+
+def reports(places: Places) -> list[dict[str, Any]]:
+    """Every report, the oldest first."""
+    return [json.loads(file.read_text()) for file in sorted(places.history.iterdir())]
+
+
+@pytest.mark.usefixtures("on_this_root")
+@pytest.mark.parametrize("phase", ORDER[: ORDER.index(Phase.SWITCH) + 1])
+def test_what_was_left_on_this_root_is_undone_first(
+    pid1: Fake, places: Places, monkeypatch: pytest.MonkeyPatch, phase: Phase
+) -> None:
+    leftover(phase)
+    if phase is not Phase.PREFLIGHT:
+        gate.close([], ["frr.service"], survive=False)
+    pid1.be(State(units={"frr.service": "inactive"}))
+    assert run(monkeypatch, "/dev/nosuch") == agent.REFUSED
+    old, new = reports(places)
+    assert (old["id"], old["result"]) == ("19990101T000000_0", "failed")
+    assert old["error"] == f"the agent died in phase {phase} (its undo was cut off)"
+    assert (new["result"], new["error"][:22]) == ("refused", "/dev/nosuch: no such d")
+    started = ["StartUnit", "frr.service", "replace"] in pid1.calls("StartUnit")
+    assert started is (phase in (Phase.RELEASE, Phase.SWITCH))
+    assert list(places.issu.iterdir()) == []
+    assert not places.system.exists() or list(places.system.iterdir()) == []
+
+
+@pytest.mark.usefixtures("on_this_root")
+def test_the_next_upgrade_completes_an_undo_that_failed(
+    pid1: Fake, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reason is that of the first try; while it fails, nothing new begins."""
+    first = leftover(Phase.RELEASE, error="hydra.service did not stop", result="failed")
+    gate.close([], ["frr.service"], survive=False)
+    pid1.be(State(errors={"Reload": ["org.freedesktop.DBus.Error.Failed", "not now"]}))
+    assert run(monkeypatch, "/dev/nosuch") == agent.REFUSED
+    [refusal] = reports(places)
+    assert "not now" in refusal["error"]
+    assert record.load().id == first.id
+
+    pid1.be(State(units={"frr.service": "inactive"}))
+    assert run(monkeypatch, "/dev/nosuch") == agent.REFUSED
+    undone, _, last = reports(places)
+    assert (undone["id"], undone["error"]) == (first.id, "hydra.service did not stop")
+    assert "no such device" in last["error"]
+    assert list(places.issu.iterdir()) == []
+
+
+@pytest.mark.usefixtures("on_this_root")
+@pytest.mark.parametrize("where", ["arrive", "verify", "accept", "roll-back", "other root", "torn"])
+def test_one_that_has_changed_roots_is_left_alone(
+    pid1: Fake, places: Places, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    phase = Phase(where) if where in [*Phase] else Phase.SWITCH
+    leftover(phase, old_dev=HERE + (where == "other root"))
+    if where == "torn":  # PID 1 is of the one root, / is the other
+        monkeypatch.setattr(live, "pid1_dev", lambda: HERE + 1)
+    record.write_atomically(record.IN_PROGRESS, "x\n")
+    before = places.record.read_bytes()
+    assert run(monkeypatch, "/dev/nosuch") == agent.REFUSED
+    assert "19990101T000000_0 has changed roots" in report(places)["error"]
+    assert "systemctl restart issu-arrive.service" in report(places)["error"]
+    assert places.record.read_bytes() == before
+    assert (places.issu / "in-progress").exists()
+    assert pid1.calls(*CHANGES) == []
+
+
+def test_a_record_that_cannot_be_read_is_not_overwritten(
+    pid1: Fake, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places.issu.mkdir()
+    places.record.write_text("{")
+    assert run(monkeypatch, "/dev/nosuch") == agent.REFUSED
+    assert "record.json cannot be read" in report(places)["error"]
+    assert places.record.read_text() == "{"
+    assert pid1.calls(*CHANGES) == []
 
 
 # --- arrival where there was no switch ----------------------------------------------------------
