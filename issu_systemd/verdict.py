@@ -105,6 +105,8 @@ def wait(story: Record) -> Verdict:
         from . import outcome
 
         record.VERDICT.unlink(missing_ok=True)  # of one that was decided too late
+        with systemd.connect(time.monotonic() + ANSWER_SEC) as manager:
+            settle.clear_old_failures(manager, story)
         story.compared = story.compared or outcome.continuity_of(story)  # before life goes on
         story.deadline_usec = now_usec() + story.accept_timeout_usec
         record.save(story)
