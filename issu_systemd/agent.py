@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -40,7 +40,7 @@ from . import (
     uevents,
     wayback,
 )  # fmt: skip
-from .errors import IssuError, Refused
+from .errors import IssuError, Refused, SettingsError
 from .events import Event
 from .evidence import Facts
 from .finding import Finding
@@ -98,6 +98,8 @@ def begin(story: Record, target: str) -> None:
     story.old_dev = root_dev()
     story.source = {"device": devices.node_of(mounts.device_number("/")), "dev": story.old_dev}
     story.target = {"device": target}
+    with suppress(SettingsError):  # a refusal, in its turn
+        story.strategy = settings.load().strategy
     story.enter(Phase.PREFLIGHT)
     wayback.take(story, target)
     with suppress(OSError):  # a full /run is for preflight to tell
@@ -111,6 +113,7 @@ def upgrade(manager: Manager, story: Record) -> int:
     result = "refused"
     try:
         chosen = wayback.settings_of(story)
+        require_choice(story)
         examine(manager, story, chosen)
         result = "failed"
         make_ready(manager, story, chosen)
@@ -161,7 +164,7 @@ def examine(manager: Manager, story: Record, chosen: settings.Settings) -> None:
     notify(status=f"checking {target}")
     device = devices.resolve(target)
     seen = facts.gather(manager, device, chosen)
-    story.strategy, story.mechanism = chosen.strategy, seen.mechanism
+    story.mechanism = seen.mechanism
     story.source = source(manager, seen)
     story.target = {"device": device.node, "fstype": device.fstype}
     story.settings = asdict(chosen)
@@ -234,14 +237,28 @@ def log_plan(steps: plan.Plan) -> None:
 
 
 def require(story: Record, findings: list[Finding]) -> None:
-    """Keep the findings for the report; raises Refused if one of them blocks."""
-    for finding in findings:
-        story.find(*finding)
-    stop = preflight.blocks(findings)
-    if story.way_back.get("reboot"):
-        stop = [finding for finding in stop if finding.id not in wayback.BEARABLE]
+    """Keep the findings for the report; raises Refused if one blocks that is not forced."""
+    force = {*story.force, *wayback.borne(story)}
+    stop = preflight.blocks(findings, force)
+    for found in findings:
+        forced = found not in stop and preflight.blocks([found])
+        story.find(*found, note="forced" if forced else "")
     if stop:
         raise Refused("; ".join(f"{f.text} ({f.way_out})" for f in stop))
+
+
+def require_choice(story: Record) -> None:
+    """Raise Refused if what was asked for with the start is not to be had."""
+    if story.strategy not in STRATEGIES:
+        raise Refused(f"{story.strategy} is no strategy", hint=f"there are: {names(STRATEGIES)}")
+    if stubborn := preflight.not_forceable(story.force):
+        raise Refused(f"{names(stubborn)} cannot be forced",
+                      hint=f"these can be: {names(preflight.FORCEABLE) or 'none'}")  # fmt: skip
+
+
+def names(what: Iterable[str]) -> str:
+    """Names in a sentence."""
+    return ", ".join(sorted(what))
 
 
 def make_ready(manager: Manager, story: Record, chosen: settings.Settings) -> None:

@@ -44,6 +44,7 @@ def describe(manager: Manager, story: Record, stopped: Times | None = None) -> d
         findings=story.findings, error=story.error,
     )  # fmt: skip
     carried_out = bool(after) and story.result == "accepted"
+    document["uid"] = story.uid
     document["uevents"] = watched
     document["accept_deadline_usec"] = story.deadline_usec
     document["way_back"] = story.way_back or None

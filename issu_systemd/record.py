@@ -43,6 +43,8 @@ class Record:
     id: str
     started: str
     unit: str = ""
+    uid: int = 0  # who asked
+    force: list[str] = field(default_factory=list)  # ids of findings to go on in spite of
     phase: Phase | None = None
     phases: list[dict[str, Any]] = field(default_factory=list)  # name, start_usec, end_usec
     source: dict[str, Any] = field(default_factory=dict)  # device, fstype, os, version, systemd
@@ -98,9 +100,12 @@ class Record:
         if self.phases and self.phases[-1]["end_usec"] is None:
             self.phases[-1]["end_usec"] = now or now_usec()
 
-    def find(self, id: str, severity: str, text: str, way_out: str = "") -> None:
+    def find(
+        self, id: str, severity: str, text: str, way_out: str = "", *, note: str = ""
+    ) -> None:
         """Add a finding for the report; one sentence is told once."""
         found = {"id": id, "severity": severity, "text": text, "way_out": way_out}
+        found |= {"note": note} if note else {}
         if found not in self.findings:
             self.findings.append(found)
 

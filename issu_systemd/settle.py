@@ -28,7 +28,7 @@ JOURNAL_FLUSH = "systemd-journal-flush.service"  # gated, since services would w
 BACK = (*release.STOPPABLE, ".target")
 STAYED = "PID 1 stayed on the old root; its log says why"
 BACK_SEC = 120.0  # for the services to come back
-GONE = (Phase.ARRIVE, Phase.VERIFY, Phase.ACCEPT, Phase.BACK)  # issu-arrive.service has it
+UNDOABLE = (Phase.PREFLIGHT, Phase.STAGE, *STOPPED)  # later issu-arrive.service has it
 LOGIND = ("user@", "user-runtime-dir@")  # come and go with the sessions that logind opens
 
 
@@ -173,7 +173,7 @@ def complete(manager: Manager) -> None:
     if not record.RECORD.exists():
         return
     story = record.load()
-    if story.phase in GONE or not is_ours(story):
+    if story.phase not in UNDOABLE or not is_ours(story):
         raise Busy(f"upgrade {story.id} has changed roots and has not ended",
                    hint="`issu status` shows it; if it is stuck: systemctl restart "
                         "issu-arrive.service")  # fmt: skip
@@ -192,11 +192,12 @@ def is_ours(story: Record) -> bool:
 def death(story: Record) -> str:
     """How the agent ended, from what PID 1 tells ExecStopPost= (systemd.exec(5))."""
     code, status = os.environ.get("EXIT_CODE", ""), os.environ.get("EXIT_STATUS", "")
-    if os.environ.get("SERVICE_RESULT") == "success" and story.phase is Phase.SWITCH:
+    result = os.environ.get("SERVICE_RESULT")
+    if result == "success" and story.phase is Phase.SWITCH:
         return STAYED
-    if os.environ.get("SERVICE_RESULT") == "success":
+    if result == "success" or (result, status) == ("protocol", "TERM"):  # before READY=1
         return f"stopped on request in phase {story.phase}"
-    if os.environ.get("SERVICE_RESULT") == "timeout":
+    if result == "timeout":
         return f"took too long in phase {story.phase} and was stopped"
     how = f"signal {status}" if code in ("killed", "dumped") else f"exit {status}"
     return f"the agent died in phase {story.phase} ({how})"

@@ -173,8 +173,7 @@ def settings_of(story: Record) -> Settings:
     Raises SettingsError; but what is wrong on a root that is no good keeps nobody there.
     """
     if not story.way_back.get("reboot"):
-        own = settings.load()
-        return replace(own, strategy=story.strategy) if story.way_back else own
+        return replace(settings.load(), strategy=story.strategy)
     known = {f.name for f in fields(Settings)}
     led: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
@@ -192,6 +191,13 @@ def settings_of(story: Record) -> Settings:
     both["carry_mounts"] = tuple(p for p in both["carry_mounts"] if mounts.mount_at(p))
     # The old root has its own files; those here may be what is wrong.
     return replace(chosen, **both, strategy=story.strategy, carry_files=(), accept_mode="auto")
+
+
+def borne(story: Record) -> set[str]:
+    """The ids of findings that do not block an upgrade because it is the way back."""
+    from . import preflight
+
+    return {*BEARABLE, *preflight.FORCEABLE} if story.way_back.get("reboot") else set()
 
 
 def give_up(manager: Manager, story: Record, error: str) -> None:

@@ -17,7 +17,8 @@ from issu_systemd.phase import Phase
 from issu_systemd.record import Record
 
 CATALOG = Path(__file__).parents[2] / "data/issu.catalog"
-FIELDS = {f"ISSU_{name}" for name in "ID SOURCE TARGET PHASE STRATEGY RESULT ERROR".split()}
+NAMES = ("ID", "SOURCE", "TARGET", "PHASE", "STRATEGY", "RESULT", "ERROR")
+FIELDS = {f"ISSU_{name}" for name in NAMES}
 
 
 @pytest.fixture

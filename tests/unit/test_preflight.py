@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from issu_systemd import preflight
 from issu_systemd.evidence import Facts, Tree, by_age, version
 from issu_systemd.preflight import (
     BLOCK,
@@ -19,6 +20,7 @@ from issu_systemd.preflight import (
     Finding,
     blocks,
     judge,
+    not_forceable,
 )
 
 KERNEL = "6.1.0-40-amd64"
@@ -51,7 +53,7 @@ CASES: list[Case] = [
     ("pivot", BLOCK, LIVE | {"on_rootfs": True}, "initramfs"),
     ("stray-mount", BLOCK, LIVE | {"stray_mounts": ("/srv",)}, "/srv"),
     ("swap-file", BLOCK, LIVE | {"swap_files": ("/swap",)}, "/swap"),
-    ("accept-mode", BLOCK, {"accept_mode": "manual"}, "manual"),
+    ("accept-mode", BLOCK, {"accept_mode": "manual", "tree": OLDER}, "0.2.0"),
     ("busy", BLOCK, {"in_progress": True}, "another upgrade"),
     ("run-space", BLOCK, {"run_free": RUN_MIN_BYTES - 1}, "15 MiB"),
     ("run-inodes", BLOCK, {"run_inodes": 1023}, "1023 inodes"),
@@ -240,3 +242,22 @@ def test_the_kernels_settings_need_both_roots() -> None:
     assert judge(replace(GOOD, sysctl=True)) == []
     assert judge(replace(GOOD, tree=replace(TREE, sysctl=True))) == []
     assert judge(replace(GOOD, tree=OLDER)) == []
+
+
+# --- forced -------------------------------------------------------------------------------------
+
+
+def test_what_is_forced_no_longer_forbids() -> None:
+    a, b = (Finding(id, BLOCK, "x", "y") for id in ("a", "b"))
+    assert blocks([a, b, Finding("c", WARN, "x", "y")]) == [a, b]
+    assert blocks([a, b], ["b", "nosuch"]) == [a]
+
+
+def test_only_what_is_forceable_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "FORCEABLE", frozenset({"memory"}))
+    assert not_forceable(["memory"]) == []
+    assert not_forceable(["root", "memory", "no-init", "root"]) == ["no-init", "root"]
+
+
+def test_what_can_be_forced_is_found_by_a_check() -> None:
+    assert {id for id, severity, *_ in CASES if severity == BLOCK} >= preflight.FORCEABLE

@@ -33,6 +33,8 @@ def full() -> Record:
         id="20260801T101500Z-7f3a",
         started="2026-08-01T10:15:00+00:00",
         unit="issu@-dev-sdb2.service",
+        uid=1000,
+        force=["battery"],
         phase=Phase.ARRIVE,
         phases=[
             {"name": "preflight", "start_usec": 80_000_000, "end_usec": 81_000_000},
@@ -65,6 +67,15 @@ def full() -> Record:
         lifted=["systemd-sysctl.service"],
         verify_units=["frr.service"],
         verify_timeout_usec=90_000_000,
+        verify_settle_usec=8_000_000,
+        verify_program_timeout_usec=20_000_000,
+        verify_continuity="strict",
+        failed_before=["broken.service"],
+        accept_mode="manual",
+        accept_timeout_usec=600_000_000,
+        deadline_usec=700_000_000,
+        settings={"keep": ["vendor-asic.service"], "strategy": "halt"},
+        way_back={"of": "20260801T091500Z-11aa", "reason": "it is ill", "reboot": True},
         plan=[["frr.service", "restarted", "its program is replaced"]],
         moved=["/tmp"],
         hold_made=True,
@@ -74,6 +85,7 @@ def full() -> Record:
         settle_usec=3_000_000,
         steps={"pivot_usec": 90, "reexec_usec": 280_000},
         continuity={"boot_id": "2f1c", "modules": ["ext4", "veth"]},
+        compared={"boot_id": {"before": "2f1c", "after": "2f1c"}, "read": [], "differences": []},
         findings=[
             {"id": "killed", "severity": "warn", "text": "sh[812] ignored SIGTERM", "way_out": ""}
         ],
@@ -107,8 +119,8 @@ def test_the_golden_file_of_an_older_version_is_read() -> None:
     """What version 0.1 wrote: the root that is left may be that old."""
     old = load(GOLDEN.with_name("record-v1-of-0.1.json"))
     assert replace(
-        full(), lifted=[], plan=[], moved=[], hold_made=False, parallel=1, sessions="keep",
-        restart_timeout_usec=120_000_000, settle_usec=1_000_000, steps={},
+        full(), uid=0, force=[], lifted=[], plan=[], moved=[], hold_made=False, parallel=1,
+        sessions="keep", restart_timeout_usec=120_000_000, settle_usec=1_000_000, steps={},
     ) == old  # fmt: skip
 
 
