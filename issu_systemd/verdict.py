@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -67,7 +68,7 @@ def give(word: str) -> None:
 
 def decide(id: str, verdict: Verdict) -> Verdict:
     """Note the verdict on an upgrade unless there is one; the one that counts. Raises OSError."""
-    draft = record.VERDICT.with_name(f".{record.VERDICT.name}.{os.getpid()}")
+    draft = record.VERDICT.with_name(f".{record.VERDICT.name}.{threading.get_native_id()}")
     record.write_atomically(draft, json.dumps({"id": id, **verdict._asdict()}))
     try:
         with suppress(FileExistsError):

@@ -102,7 +102,9 @@ def test_trouble_begins_the_way_back(monkeypatch: pytest.MonkeyPatch, did: list[
     assert did == ["strip", "back"]
 
 
-def test_with_the_old_root_gone_the_way_back_is_an_upgrade(monkeypatch: pytest.MonkeyPatch, did: list[str]) -> None:
+def test_with_the_old_root_gone_the_way_back_is_an_upgrade(
+    monkeypatch: pytest.MonkeyPatch, did: list[str]
+) -> None:
     story = stand(monkeypatch, NEW, NEW, Phase.BACK)
     story.error = "frr is failed"
 
