@@ -89,7 +89,7 @@ def failed(manager: Manager, story: Record) -> list[str]:
 
 def programs() -> list[Path]:
     """What is to be run, in the order of the names; what is no executable file is not."""
-    found = {path.name: path for place in PROGRAMS for path in place.glob("*")}
+    found = {path.name: path for place in PROGRAMS for path in place.glob("[!.]*")}
     every = [found[name] for name in sorted(found)]
     return [path for path in every if path.is_file() and os.access(path, os.X_OK)]
 

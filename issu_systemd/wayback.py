@@ -75,7 +75,11 @@ def begin(manager: Manager, story: Record, reason: str) -> None:
     story.result, story.error = "rolled-back", (asked() or {}).get("reason", reason)
     log.error("going back to %s: %s", story.source.get("device"), story.error)
     story.enter(Phase.BACK)
-    settle.conclude(manager, story)
+    try:
+        settle.conclude(manager, story)
+    except IssuError as error:  # the agent tells what keeps it; nothing else may
+        log.error("not all of the upgrade was tidied up: %s", error)
+        settle.finish(manager, story)
 
 
 def go() -> int:

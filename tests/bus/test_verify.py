@@ -116,6 +116,7 @@ def test_programs_run_by_name_and_etc_wins(no_programs: list[Path], places: Plac
     program(usr, "40-masked", f"echo masked >>{log}")
     (etc / "40-masked").symlink_to("/dev/null")
     program(etc, "50-text", f"echo text >>{log}", mode=0o644)
+    program(etc, ".70-draft", f"echo draft >>{log}")
     (etc / "60-directory").mkdir()
     assert verify.refused_by_programs(asks()) == []
     assert log.read_text().splitlines() == [f"usr-a {record.RECORD}", "etc-b"]

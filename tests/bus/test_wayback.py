@@ -96,6 +96,18 @@ def test_killed_in_between_it_goes_on(
     assert not places.record.exists()
 
 
+def test_a_pid1_that_will_not_reload_keeps_nobody(
+    manager: Manager, places: Places, pid1: Fake
+) -> None:
+    pid1.be(State(errors={"Reload": ["org.x.NoSpace", "not enough space on /run"]}))
+    story = ill()
+    prepared(places, story)
+    wayback.begin(manager, story, "it is ill")
+    assert wayback.is_begun(story)
+    assert not places.record.exists()
+    assert reports(places)[0]["result"] == "rolled-back"
+
+
 def test_a_history_that_cannot_be_written_keeps_nobody(manager: Manager, places: Places) -> None:
     story = ill()
     prepared(places, story)
@@ -103,6 +115,43 @@ def test_a_history_that_cannot_be_written_keeps_nobody(manager: Manager, places:
     wayback.begin(manager, story, "it is ill")
     assert wayback.is_begun(story)
     assert not places.record.exists()
+
+
+# --- from verification to the end ---------------------------------------------------------------
+
+
+def verified(places: Places, **more: Any) -> dict[str, Any]:
+    """What arrive.py makes of an upgrade that stands in verify; its report."""
+    story = ill(verify_timeout_usec=1, **more)
+    prepared(places, story)
+    arrive.finish(story)
+    [report] = reports(places)
+    return report
+
+
+def test_trouble_begins_the_way_back(pid1: Fake, places: Places) -> None:
+    pid1.be(State(units={"multi-user.target": "inactive"}))
+    report = verified(places)
+    assert report["result"] == "rolled-back"
+    assert "multi-user.target is inactive" in report["error"]
+    assert (wayback.asked() or {})["reason"] == report["error"]
+
+
+def test_without_trouble_it_is_accepted(pid1: Fake, places: Places) -> None:
+    pid1.be(State(units={"multi-user.target": "active"}))
+    assert verified(places)["result"] == "accepted"
+    assert wayback.asked() is None
+
+
+def test_trouble_on_the_way_back_ends_it_where_it_is(pid1: Fake, places: Places) -> None:
+    """On the old root there is nothing better to go to; between two healthy roots there is."""
+    pid1.be(State(units={"multi-user.target": "inactive"}))
+    report = verified(places, way_back=way())
+    assert (report["result"], wayback.asked()) == ("failed", None)
+    assert pid1.calls("Reboot") == []
+    report = verified(places, way_back=way(reboot=False))
+    assert report["result"] == "rolled-back"
+    assert wayback.asked() is not None
 
 
 # --- go -----------------------------------------------------------------------------------------

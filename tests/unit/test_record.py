@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import ExitStack
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -312,6 +313,18 @@ def test_the_lock_is_free_after_an_error(place: Path) -> None:
         raise ZeroDivisionError
     with record.lock(wait=True):
         assert place.is_dir()
+
+
+def test_who_waits_for_the_lock_is_called_before(place: Path) -> None:
+    """As a started unit, that is: PID 1 must not take it for one that still starts."""
+    with ExitStack() as holder:
+        holder.enter_context(record.lock())
+        with record.lock(wait=True, meanwhile=holder.close):  # else it would wait for ever
+            pass
+    called: list[str] = []
+    with record.lock(wait=True, meanwhile=lambda: called.append("x")):
+        pass
+    assert called == []
 
 
 @pytest.mark.usefixtures("place")
