@@ -23,6 +23,7 @@ from . import (
     devices,
     events,
     facts,
+    herald,
     live,
     log,
     mounts,
@@ -32,6 +33,7 @@ from . import (
     preflight,
     record,
     release,
+    request,
     settings,
     settle,
     stage,
@@ -68,13 +70,13 @@ STRATEGIES = {
 
 def main() -> int:
     """Upgrade to the device named by the first argument, for the unit named by the second."""
-    story = Record(id=new_id(), started=datetime.now(UTC).isoformat(timespec="seconds"))
-    story.unit = sys.argv[2] if len(sys.argv) > 2 else ""
+    target, unit = sys.argv[1:3]
+    story = asked(target, unit)
     log.setup(story.id)
     try:
         with record.lock(), Manager() as manager:
             settle.complete(manager)
-            begin(story, sys.argv[1])
+            begin(story)
             return upgrade(manager, story)
     except (IssuError, OSError) as error:
         if is_beyond(story):
@@ -84,28 +86,30 @@ def main() -> int:
             logger.error("this could not be undone: %s", sentence(error))
             return FAILED
         tell(story, sentence(error))
-        wayback.drop(sys.argv[1])
+        wayback.drop(target)
         return REFUSED
 
 
-def new_id() -> str:
-    """An id that sorts by time, to the microsecond, and may stand in a D-Bus object path."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S_%f}"
+def asked(target: str, unit: str) -> Record:
+    """The record of what a request for our unit asks for, or `systemctl start`."""
+    wanted = request.take(unit) or request.Request(record.new_id(), unit, target)
+    story = Record(id=wanted.id, started=datetime.now(UTC).isoformat(timespec="seconds"), unit=unit)
+    story.target, story.uid, story.force = {"device": target}, wanted.uid, [*wanted.force]
+    with suppress(SettingsError):  # a refusal, in its turn
+        story.strategy = wanted.strategy or settings.load().strategy
+    return story
 
 
-def begin(story: Record, target: str) -> None:
+def begin(story: Record) -> None:
     """Put the record where everybody sees it, and a dead agent leaves something to undo."""
     story.old_dev = root_dev()
     story.source = {"device": devices.node_of(mounts.device_number("/")), "dev": story.old_dev}
-    story.target = {"device": target}
-    with suppress(SettingsError):  # a refusal, in its turn
-        story.strategy = settings.load().strategy
     story.enter(Phase.PREFLIGHT)
-    wayback.take(story, target)
+    wayback.take(story)
     with suppress(OSError):  # a full /run is for preflight to tell
         record.save(story)
         wayback.taken(story)
-    events.tell(Event.STARTED, story, f"upgrade to {target}")
+    events.tell(Event.STARTED, story, f"upgrade to {story.target['device']}")
 
 
 def upgrade(manager: Manager, story: Record) -> int:
@@ -117,6 +121,7 @@ def upgrade(manager: Manager, story: Record) -> int:
         examine(manager, story, chosen)
         result = "failed"
         make_ready(manager, story, chosen)
+        herald.announce()
         notify(status=f"leaving for {story.target['device']}", ready=True)
         enter(story, Phase.RELEASE)
         events.tell(Event.RELEASED, story, f"leaving for {story.target['device']}")
@@ -251,7 +256,7 @@ def require_choice(story: Record) -> None:
     """Raise Refused if what was asked for with the start is not to be had."""
     if story.strategy not in STRATEGIES:
         raise Refused(f"{story.strategy} is no strategy", hint=f"there are: {names(STRATEGIES)}")
-    if stubborn := preflight.not_forceable(story.force):
+    if stubborn := {*story.force} - preflight.FORCEABLE:
         raise Refused(f"{names(stubborn)} cannot be forced",
                       hint=f"these can be: {names(preflight.FORCEABLE) or 'none'}")  # fmt: skip
 

@@ -23,6 +23,10 @@ class Busy(Refused):
     """Another upgrade runs."""
 
 
+class Inhibited(Refused):
+    """Somebody forbids upgrades for now; the message says who and why."""
+
+
 class SettingsError(IssuError):
     """A settings file is wrong; the message names file and key."""
 
@@ -33,6 +37,18 @@ class RecordError(IssuError):
 
 class NoSuchJob(IssuError):
     """There is no such upgrade."""
+
+
+class PastPointOfNoReturn(IssuError):
+    """The upgrade has gone too far to be given up."""
+
+
+class NotAuthorized(IssuError):
+    """The caller may not do this."""
+
+
+class InvalidArgument(IssuError):
+    """What the caller passed is not what is wanted; the message names it."""
 
 
 class RolledBack(IssuError):

@@ -45,6 +45,7 @@ class Facts:
     run_inodes: int = 1 << 20  # files that may still be made there
     memory_free: int = 1 << 30
     in_progress: bool = False
+    inhibitors: tuple[str, ...] = ()  # who forbids upgrades, and why
     target: str = ""
     target_dev: int = 0
     target_fstype: str = "ext4"

@@ -6,7 +6,19 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from . import devices, gate, modules, mounts, newroot, oldroot, reap, record, settings, survey
+from . import (
+    devices,
+    gate,
+    inhibit,
+    modules,
+    mounts,
+    newroot,
+    oldroot,
+    reap,
+    record,
+    settings,
+    survey,
+)  # fmt: skip
 from .errors import IssuError, SettingsError
 from .evidence import Facts, Tree
 from .run import run_inside
@@ -40,6 +52,7 @@ def gather(manager: Manager, device: devices.Device, chosen: Settings) -> Facts:
         run_inodes=free_inodes(Path("/run")),
         memory_free=available_memory(),
         in_progress=record.IN_PROGRESS.exists(),
+        inhibitors=tuple(inhibitor.sentence() for inhibitor in inhibit.held()),
         target=device.node,
         target_dev=device.dev,
         target_fstype=device.fstype,

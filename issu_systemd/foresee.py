@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +16,38 @@ from .systemd import Manager
 def foresee(target: str, strategy: str | None) -> dict[str, Any]:
     """The plan for the root on a device; `strategy` None means that of the settings.
 
-    The device is mounted read-only in a mount namespace of our own, which ends with the program.
     Raises IssuError when the device is none or holds no system.
     """
     chosen = settings.load()
     strategy = strategy or chosen.strategy
     device = devices.resolve(target)
-    mounts.apart()
-    with tempfile.TemporaryDirectory(prefix="issu-plan-") as name, Manager() as manager:
-        place = Path(name)
-        mounts.mount(device.node, place, options="ro", fstype=device.fstype or "auto")
-        try:
-            system = facts.os_release(place)
-            if not system["os"]:
-                raise IssuError(f"{device.node} holds no operating system: no os-release in it")
-            says, _ = facts.first_line(place, facts.ISSU_VERSION)
-            wanted = survey.wanted(chosen, settings.load(place), says)
-            steps = survey.plan_for(manager, place, chosen, wanted, strategy)
-        finally:
-            mounts.unmount_all(place)
+    with Manager() as manager, looked_into(device) as place:
+        system = facts.os_release(place)
+        if not system["os"]:
+            raise IssuError(f"{device.node} holds no operating system: no os-release in it")
+        says, _ = facts.first_line(place, facts.ISSU_VERSION)
+        wanted = survey.wanted(chosen, settings.load(place), says)
+        steps = survey.plan_for(manager, place, chosen, wanted, strategy)
     return {
         "target": {"device": device.node, **system}, "strategy": strategy,
         "sha256": plan.digest(steps), "units": [step._asdict() for step in steps],
     }  # fmt: skip
+
+
+@contextmanager
+def looked_into(device: devices.Device) -> Iterator[Path]:
+    """The device mounted read-only in a mount namespace of our own, which ends with the program.
+
+    Raises IssuError when it does not mount.
+    """
+    mounts.apart()
+    with tempfile.TemporaryDirectory(prefix="issu-look-") as name:
+        place = Path(name)
+        mounts.mount(device.node, place, options="ro", fstype=device.fstype or "auto")
+        try:
+            yield place
+        finally:
+            mounts.unmount_all(place)
 
 
 def table(document: dict[str, Any]) -> str:

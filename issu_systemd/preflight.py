@@ -57,6 +57,14 @@ def nothing_else_runs(f: Facts) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def nobody_forbids_it(f: Facts) -> Iterator[Finding]:
+    for who_and_why in f.inhibitors:
+        yield Finding(
+            "inhibited", BLOCK, f"upgrades are inhibited by {who_and_why}",
+            "wait for its end, or end that process",
+        )  # fmt: skip
+
+
 def run_has_room(f: Facts) -> Iterator[Finding]:
     if f.run_free < RUN_MIN_BYTES:
         yield Finding(
@@ -268,7 +276,8 @@ def root_is_a_device(f: Facts) -> Iterator[Finding]:
 
 CHECKS: tuple[Check, ...] = (
     pid1_is_systemd, we_are_root, mechanism_exists,
-    nothing_else_runs, run_has_room, run_has_inodes, memory_is_there, target_is_not_root,
+    nothing_else_runs, nobody_forbids_it,
+    run_has_room, run_has_inodes, memory_is_there, target_is_not_root,
     target_has_file_system, target_is_writable, target_is_not_in_use, target_is_not_pinned,
     target_is_unclaimed, target_mounts, target_holds_an_os, target_has_init, target_init_is_ours,
     target_init_runs, target_is_merged, target_has_us, target_has_modules,
@@ -287,8 +296,3 @@ def judge(facts: Facts) -> list[Finding]:
 def blocks(findings: list[Finding], force: Collection[str] = ()) -> list[Finding]:
     """Those that forbid the upgrade; an operator may go on in spite of what is in `force`."""
     return [found for found in findings if found.severity == BLOCK and found.id not in force]
-
-
-def not_forceable(force: Collection[str]) -> list[str]:
-    """What may not be forced, for the upgrade could not end well in spite of it."""
-    return sorted({*force} - FORCEABLE)

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,11 @@ SKIP = DIRECTORY / "skip"  # units the new root must not start; read by data/iss
 def now_usec() -> int:
     """CLOCK_MONOTONIC in microseconds, the clock of PID 1's unit timestamps."""
     return time.monotonic_ns() // 1000
+
+
+def new_id() -> str:
+    """An id that sorts by time, to the microsecond, and may stand in a D-Bus object path."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S_%f}"
 
 
 @dataclass

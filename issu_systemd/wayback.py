@@ -34,7 +34,7 @@ READY_SEC = 2000.0  # for the agent to be ready to leave: more than its TimeoutS
 GRACE_SEC = 2.0  # from SIGTERM to SIGKILL, and from there to the end, for who holds the old root
 POLL_SEC = 0.02
 # Findings of preflight that must not keep anybody on a root that is no good.
-BEARABLE = ("busy", "memory", "modules")
+BEARABLE = ("busy", "inhibited", "memory", "modules")
 # Lists of settings that count from both roots: nothing is stopped or started that either forbids.
 JOINED = ("keep", "keep_ipc", "skip", "carry_mounts")
 
@@ -139,10 +139,10 @@ def free(node: str) -> None:
     oldroot.wait_free(node)
 
 
-def take(story: Record, target: str) -> None:
+def take(story: Record) -> None:
     """In the agent: make this upgrade the way back that is asked for, if it is to that device."""
     way = asked()
-    if way is None or not is_same(way["target"], target):
+    if way is None or not is_same(way["target"], story.target["device"]):
         return
     story.way_back = {key: way[key] for key in ("of", "reason", "reboot")}
     story.strategy, story.settings = way["strategy"], way["settings"]

@@ -7,17 +7,34 @@ import os
 import re
 import socket
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from issu_systemd import agent, arrive, continuity, devices, gate, live, record
+from issu_systemd import (
+    agent,
+    arrive,
+    continuity,
+    devices,
+    facts,
+    gate,
+    herald,
+    live,
+    preflight,
+    record,
+    request,
+)  # fmt: skip
 from issu_systemd.errors import IssuError
+from issu_systemd.evidence import Facts
 from issu_systemd.phase import ORDER, Phase
 from issu_systemd.record import Record
+from issu_systemd.request import Request
 from issu_systemd.systemd import Manager
 from tests.bus.conftest import Places
 from tests.bus.fake import Fake, State
@@ -119,7 +136,7 @@ def test_without_pid_1_nothing_is_done(
 
 
 def test_ids_sort_by_time_and_may_stand_in_an_object_path() -> None:
-    ids = [agent.new_id() for _ in range(100)]
+    ids = [record.new_id() for _ in range(100)]
     assert ids == sorted(ids)
     assert [id for id in ids if not re.fullmatch("[A-Za-z0-9_]+", id)] == []
 
@@ -157,6 +174,128 @@ def test_a_full_run_is_no_reason_not_to_look(
     monkeypatch.setattr(record, "save", full)
     assert run(monkeypatch, "/dev/nosuch") == agent.REFUSED
     assert "no such device" in report(places)["error"]
+
+
+# --- what was asked for -------------------------------------------------------------------------
+
+ASKED = Request("20260801T101500_1", UNIT, "/dev/nosuch", uid=1000, strategy="live")
+
+
+def test_a_request_is_what_the_upgrade_is(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request.leave(ASKED)
+    assert run(monkeypatch, "/dev/nosuch") == agent.REFUSED
+    found = report(places)
+    assert (found["id"], found["uid"], found["strategy"]) == ("20260801T101500_1", 1000, "live")
+    assert "no such device" in found["error"]
+    assert list(places.issu.iterdir()) == []  # taken
+    assert run(monkeypatch, "/dev/nosuch") == agent.REFUSED  # `systemctl start` has none
+    last = max(reports(places), key=lambda document: document["id"])
+    assert (last["uid"], last["strategy"]) == (0, "halt")
+
+
+def test_a_request_for_another_unit_is_left_alone(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request.leave(replace(ASKED, unit="issu@dev-other.service"))
+    assert run(monkeypatch, "/dev/nosuch") == agent.REFUSED
+    assert report(places)["id"] != ASKED.id
+    assert request.peek() == replace(ASKED, unit="issu@dev-other.service")
+
+
+def test_a_request_while_another_upgrade_runs_is_refused_under_its_own_id(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request.leave(ASKED)
+    with record.lock():
+        assert run(monkeypatch, "/dev/nosuch") == agent.REFUSED
+    assert report(places)["id"] == ASKED.id
+    assert report(places)["target"]["device"] == "/dev/nosuch"
+
+
+def test_an_unknown_strategy_is_refused(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    request.leave(replace(ASKED, strategy="warm"))
+    assert run(monkeypatch, "/dev/nosuch") == agent.REFUSED
+    assert report(places)["error"] == "warm is no strategy (there are: halt, live)"
+
+
+@pytest.fixture
+def short_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with one finding that forbids an upgrade, which stops for another reason after."""
+    device = devices.Device("/dev/sdb2", 2066, "ext4", read_only=False)
+    short = Facts(target="/dev/sdb2", target_dev=2066, root_dev=2049, root_device="/dev/sda1",
+                  memory_free=0)  # fmt: skip
+
+    def no_room() -> tuple[Path, bool]:
+        raise IssuError("this is as far as it gets")
+
+    monkeypatch.setattr(devices, "resolve", lambda target: device)
+    monkeypatch.setattr(facts, "gather", lambda manager, device, chosen: short)
+    monkeypatch.setattr(facts, "stage_directory", no_room)
+
+
+@pytest.mark.usefixtures("short_of_memory")
+@pytest.mark.parametrize(
+    ("force", "forceable", "reason", "note"),
+    [
+        ((), {"memory"}, "0 MiB of memory are available", None),
+        (("memory",), {"memory"}, "this is as far as it gets", "forced"),
+        (("swap",), {"memory", "swap"}, "0 MiB of memory are available", None),
+        (("memory",), set(), "memory cannot be forced (these can be: none)", "not looked at"),
+        (("memory", "root"), {"memory"}, "root cannot be forced (these can be: memory)",
+         "not looked at"),
+    ],
+    ids=["nothing", "the finding", "another", "not forceable", "one is not forceable"],
+)  # fmt: skip
+def test_what_is_forced_is_passed_over_and_told(
+    places: Places, monkeypatch: pytest.MonkeyPatch, force: tuple[str, ...], forceable: set[str],
+    reason: str, note: str | None,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(preflight, "FORCEABLE", frozenset(forceable))
+    request.leave(replace(ASKED, force=force))
+    assert run(monkeypatch, "/dev/sdb2") == agent.REFUSED
+    found = report(places)
+    assert found["error"].startswith(reason), found["error"]
+    notes = [f.get("note") for f in found["findings"] if f["id"] == "memory"]
+    assert notes == ([] if note == "not looked at" else [note])
+
+
+@pytest.mark.parametrize("listens", [True, False])
+def test_whoever_listens_is_told_before_anything_stops(
+    places: Places, monkeypatch: pytest.MonkeyPatch, *, listens: bool
+) -> None:
+    heard: list[Phase | None] = []
+    left: list[int] = []
+
+    def get_ready(manager: Manager, story: Record, chosen: object) -> None:
+        agent.enter(story, Phase.STAGE)
+
+    def leave(manager: Manager, story: Record, chosen: object) -> None:
+        left.append(len(heard))
+        raise IssuError("it does not leave")
+
+    def service() -> None:
+        with herald.listen():
+            ready.set()
+            while not herald.is_announced():
+                time.sleep(0.001)
+            heard.append(record.load().phase)
+            herald.told()
+
+    monkeypatch.setattr(agent, "examine", lambda manager, story, chosen: None)
+    monkeypatch.setattr(agent, "make_ready", get_ready)
+    monkeypatch.setitem(agent.STRATEGIES, "halt", agent.Strategy(get_ready, leave))
+    ready, thread = threading.Event(), threading.Thread(target=service)
+    if listens:
+        thread.start()
+        assert ready.wait(10)
+    assert run(monkeypatch, "/dev/sdb2") == agent.FAILED
+    if listens:
+        thread.join(10)
+    assert heard == ([Phase.STAGE] if listens else [])
+    assert left == [len(heard)]  # and then it left
+    assert report(places)["error"] == "it does not leave"
 
 
 # --- what an earlier upgrade left ---------------------------------------------------------------

@@ -2,15 +2,17 @@
 
 import json
 from collections import Counter
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
 from issu_systemd.events import Event
+from issu_systemd.request import Request
 from tests.rig import traces
 from tests.rig.machine import Machine
 
-from .element import GATE, Element, element, gate_first_boot, let_go, wait_blocked, write_settings
+from .element import GATE, Element, element, gate_first_boot, let_go, wait_blocked
 
 GOOD = [Event.STARTED, Event.RELEASED, Event.SWITCHED, Event.ARRIVED, Event.ACCEPTED]
 SUBJECT = {
@@ -22,6 +24,7 @@ SUBJECT = {
     Event.ACCEPTED: "is accepted",
     Event.FAILED: "has failed",
 }
+ASKED = "29991231T235959_1"
 UNKNOWN = "0123456789abcdef0123456789abcdef"
 
 
@@ -71,7 +74,7 @@ def check_explained(machine: Machine, id: str, event: Event) -> None:
 
 @pytest.mark.parametrize(("source", "target"), [("bookworm", "trixie")])
 def test_events(source: str, target: str) -> None:
-    """Refused; cancelled in staging; upgraded with halt; and back with live."""
+    """Refused; cancelled in staging; upgraded with halt; and back with live, as asked for."""
     with traces.workspace() as work, element(
         work, source, target, in_target=gate_first_boot
     ) as e:  # fmt: skip
@@ -87,10 +90,18 @@ def test_events(source: str, target: str) -> None:
         assert (report["result"], report["strategy"]) == ("accepted", "halt"), report
         check_told(e, report, GOOD)
 
-        write_settings(e.machine.path("/"), '[switch]\nstrategy = "live"\n')
+        ask(e, e.source, strategy="live")
         report = e.upgrade(e.source)
+        assert (report["id"], report["uid"]) == (ASKED, 1500)
         assert (report["result"], report["strategy"]) == ("accepted", "live"), report
         check_told(e, report, GOOD)
+
+
+def ask(e: Element, target: str, *, strategy: str) -> None:
+    """Leave a request, as the D-Bus service does before it starts the unit."""
+    unit = f"issu@{target.replace('/', '-')}.service"
+    wanted = Request(ASKED, unit, target, uid=1500, strategy=strategy)
+    e.machine.path("/run/issu/request.json").write_text(json.dumps(asdict(wanted)))
 
 
 def refused(e: Element) -> None:

@@ -236,10 +236,30 @@ def test_the_next_one_completes_an_undo_that_was_killed(e: Element) -> None:
     assert_as_before(e, before, units)
 
 
+def refuse_another(e: Element) -> None:
+    """An upgrade that has changed roots is left alone by another one, though nobody is at it."""
+    e.machine.systemctl("stop", "issu-arrive.service")
+    record, known = e.machine.path("/run/issu/record.json"), set(e.ids())
+    before = record.read_text()
+    status, _ = e.start(e.source)
+    assert status != 0
+    (refusal,) = set(e.ids()) - known
+    assert e.report(refusal)["result"] == "refused"
+    assert f"{json.loads(before)['id']} has changed roots" in e.report(refusal)["error"]
+    assert "systemctl restart issu-arrive.service" in e.report(refusal)["error"]
+    assert record.read_text() == before
+    e.machine.systemctl("reset-failed", "issu@*")
+    e.machine.systemctl("start", "--no-block", "issu-arrive.service")
+    e.machine.wait_for(lambda: shown(e.machine, "issu-arrive.service", "ActiveState") == "active",
+                       20, "issu-arrive.service goes on")  # fmt: skip
+
+
 def test_the_next_one_succeeds_though_its_arrival_is_killed(e: Element) -> None:
     """Killed while it waits for the services of the new root, it is started again."""
-    ids, boot_id = set(e.ids()), e.machine.boot_id()
+    boot_id = e.machine.boot_id()
     start_up_to(e, ARRIVE_GATE)
+    refuse_another(e)
+    ids = set(e.ids())
     e.machine.systemctl(*HOW["kill"], "issu-arrive.service")
 
     def again() -> bool:

@@ -20,7 +20,6 @@ from issu_systemd.preflight import (
     Finding,
     blocks,
     judge,
-    not_forceable,
 )
 
 KERNEL = "6.1.0-40-amd64"
@@ -55,6 +54,7 @@ CASES: list[Case] = [
     ("swap-file", BLOCK, LIVE | {"swap_files": ("/swap",)}, "/swap"),
     ("accept-mode", BLOCK, {"accept_mode": "manual", "tree": OLDER}, "0.2.0"),
     ("busy", BLOCK, {"in_progress": True}, "another upgrade"),
+    ("inhibited", BLOCK, {"inhibitors": ("backup (nightly), process 7",)}, "backup (nightly)"),
     ("run-space", BLOCK, {"run_free": RUN_MIN_BYTES - 1}, "15 MiB"),
     ("run-inodes", BLOCK, {"run_inodes": 1023}, "1023 inodes"),
     ("memory", BLOCK, {"memory_free": MEMORY_MIN_BYTES - 1}, "63 MiB"),
@@ -251,12 +251,6 @@ def test_what_is_forced_no_longer_forbids() -> None:
     a, b = (Finding(id, BLOCK, "x", "y") for id in ("a", "b"))
     assert blocks([a, b, Finding("c", WARN, "x", "y")]) == [a, b]
     assert blocks([a, b], ["b", "nosuch"]) == [a]
-
-
-def test_only_what_is_forceable_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "FORCEABLE", frozenset({"memory"}))
-    assert not_forceable(["memory"]) == []
-    assert not_forceable(["root", "memory", "no-init", "root"]) == ["no-init", "root"]
 
 
 def test_what_can_be_forced_is_found_by_a_check() -> None:

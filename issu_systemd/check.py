@@ -1,0 +1,75 @@
+"""Whether an upgrade would be allowed, without one: preflight in a mount namespace of its own.
+
+Run as a program, `check TARGET OPTIONS` prints the answer as JSON: the service can neither be
+blocked nor ended by what a device does to it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from typing import Any
+
+from . import devices, facts, foresee, preflight, settings, survey
+from .errors import IssuError
+from .finding import BLOCK, Finding
+from .request import Options
+from .settings import Settings
+from .systemd import Manager
+
+
+def check(target: str, options: Options) -> dict[str, Any]:
+    """What preflight finds: `eligible`, and `findings` as the report has them.
+
+    Changes nothing. Raises IssuError when the target is no device or PID 1 cannot be asked.
+    """
+    chosen = settings.load()
+    chosen = replace(chosen, strategy=options.strategy or chosen.strategy)
+    device = devices.resolve(target)
+    with Manager() as manager:
+        findings = judge(manager, device, chosen)
+    return {
+        "eligible": not preflight.blocks(findings),
+        "findings": [finding._asdict() for finding in findings],
+    }
+
+
+def judge(manager: Manager, device: devices.Device, chosen: Settings) -> list[Finding]:
+    """Every finding; as an upgrade does, it looks into the target only if nothing blocks before."""
+    seen = facts.gather(manager, device, chosen)
+    findings = preflight.judge(seen)
+    if preflight.blocks(findings):
+        return findings
+    try:
+        with foresee.looked_into(device) as root:
+            seen = facts.look(seen, root, chosen.carry_mounts)
+            findings = preflight.judge(seen)
+            if preflight.blocks(findings):
+                return findings
+            says = seen.tree.issu_says if seen.tree else ""
+            wanted = survey.wanted(chosen, settings.load(root), says)
+            survey.plan_for(manager, root, chosen, wanted, chosen.strategy)
+    except IssuError as error:
+        if seen.tree is None:
+            return preflight.judge(replace(seen, mount_error=str(error)))
+        return [Finding("plan", BLOCK, str(error), error.hint), *findings]
+    return findings
+
+
+def main() -> int:
+    """Print the answer for the arguments, or the error."""
+    target, words = sys.argv[1:]
+    try:
+        given = json.loads(words)
+        answer = check(target, Options(given["strategy"], tuple(given["force"])))
+    except IssuError as error:
+        answer = {"error": str(error), "hint": error.hint}
+    except OSError as error:
+        answer = {"error": str(error), "hint": ""}
+    print(json.dumps(answer))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

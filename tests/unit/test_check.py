@@ -1,0 +1,111 @@
+"""Preflight without an upgrade: how far it looks, and what it answers."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from issu_systemd import check, foresee, survey
+from issu_systemd.devices import Device
+from issu_systemd.errors import IssuError, Refused
+from issu_systemd.evidence import Facts, Tree
+from issu_systemd.request import Options
+
+DEVICE = Device("/dev/sdb2", 2066, "ext4", False)
+GOOD = Facts(target="/dev/sdb2", target_dev=2066, root_dev=2049, root_device="/dev/sda1")
+TREE = Tree(os="Debian", version="13", init="/usr/lib/systemd/systemd", machine=62,
+            init_says="systemd 257 (257)", issu_says="issu 0.3.0")  # fmt: skip
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the machine is like; a test changes it."""
+    machine: dict[str, Any] = {"facts": GOOD, "tree": TREE, "mount": "", "plan": "", "looked": 0}
+
+    @contextmanager
+    def look(device: Device) -> Iterator[Path]:
+        machine["looked"] += 1
+        if machine["mount"]:
+            raise IssuError(machine["mount"])
+        yield Path("/nowhere")
+
+    def plan_for(*words: object) -> list[object]:
+        if machine["plan"]:
+            raise IssuError(machine["plan"], hint="mend it")
+        return []
+
+    monkeypatch.setattr(check, "Manager", nullcontext)
+    monkeypatch.setattr(check.devices, "resolve", lambda name: DEVICE)
+    monkeypatch.setattr(
+        check.facts, "gather",
+        lambda manager, device, chosen: replace(machine["facts"], strategy=chosen.strategy),
+    )  # fmt: skip
+    monkeypatch.setattr(
+        check.facts, "look", lambda facts, root, carried: replace(facts, tree=machine["tree"])
+    )
+    monkeypatch.setattr(foresee, "looked_into", look)
+    monkeypatch.setattr(survey, "plan_for", plan_for)
+    return machine
+
+
+def ids(answer: dict[str, Any]) -> list[str]:
+    return [finding["id"] for finding in answer["findings"] if finding["severity"] == "block"]
+
+
+def test_a_good_target(seen: dict[str, Any]) -> None:
+    assert check.check("/dev/sdb2", Options()) == {"eligible": True, "findings": []}
+
+
+def test_what_blocks_before_is_told_without_a_mount(seen: dict[str, Any]) -> None:
+    seen["facts"] = replace(GOOD, inhibitors=("backup (nightly), process 7 of user 0",))
+    answer = check.check("/dev/sdb2", Options())
+    assert not answer["eligible"]
+    assert ids(answer) == ["inhibited"]
+    assert "backup (nightly)" in answer["findings"][0]["text"]
+    assert seen["looked"] == 0
+
+
+def test_what_the_target_lacks_is_told(seen: dict[str, Any]) -> None:
+    seen["tree"] = replace(TREE, issu_says="")
+    assert ids(check.check("/dev/sdb2", Options())) == ["issu-missing"]
+
+
+def test_a_target_that_does_not_mount_is_a_finding(seen: dict[str, Any]) -> None:
+    seen["mount"] = "bad superblock"
+    answer = check.check("/dev/sdb2", Options())
+    assert ids(answer) == ["mount"]
+    assert "bad superblock" in answer["findings"][0]["text"]
+
+
+def test_a_plan_that_cannot_be_made_is_a_finding(seen: dict[str, Any]) -> None:
+    seen["plan"] = "the new root's systemd does not run"
+    assert ids(check.check("/dev/sdb2", Options())) == ["plan"]
+
+
+def test_the_strategy_that_is_asked_for_counts(seen: dict[str, Any]) -> None:
+    seen["facts"] = replace(GOOD, on_rootfs=True)  # which only live minds
+    assert check.check("/dev/sdb2", Options("halt"))["eligible"]
+    assert ids(check.check("/dev/sdb2", Options("live"))) == ["pivot"]
+
+
+def test_the_program_answers_in_json(
+    seen: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["check", "/dev/sdb2", '{"strategy": null, "force": []}'])
+    assert check.main() == 0
+    assert json.loads(capsys.readouterr().out)["eligible"]
+
+    def none(name: str) -> Device:
+        raise Refused(f"{name}: no such device", hint="lsblk lists them")
+
+    monkeypatch.setattr(check.devices, "resolve", none)
+    assert check.main() == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer == {"error": "/dev/sdb2: no such device", "hint": "lsblk lists them"}
