@@ -9,6 +9,7 @@ from tests.rig import box, loop, traces
 from .back import change_target, check_back, history_of, wait_back
 from .element import Element, element, write_settings, write_unit
 from .kinds import SLEEP
+from .test_live_kill import make_mortal
 from .whole import suite
 
 PAIRS = [("trixie", "bookworm"), ("bookworm", "bookworm")]
@@ -126,6 +127,42 @@ def test_a_difference_in_the_kernel(tmp_path: Path, wish: str) -> None:
             report = e.wait_end(known)
             assert report["result"] == "accepted"
             assert "192.0.2.1" in str(report["continuity"]["differences"])
+
+
+# Where issu-arrive.service dies on the new root, once each, and its agent on the way back.
+DEATHS = {
+    "decided": ("wayback.py", "ask"),
+    "reported": ("outcome.py", "write_history"),
+    "ended": ("settle.py", "finish"),
+    "freed": ("wayback.py", "free"),
+}
+STAGED = {"staged": ("stage.py", "stage")}
+
+
+def test_killed_on_the_way_back(tmp_path: Path) -> None:
+    """Wherever issu-arrive.service dies, it goes on; the agent's death is the end, and a reboot."""
+
+    def ill(root: Path) -> None:
+        in_both(root)
+        make_mortal(root, DEATHS | STAGED)
+
+    with element(tmp_path, in_source=in_both, in_target=ill) as e:
+        change_target(e, {PROGRAM: "#!/bin/sh\nexit 1\n"})
+        for point in DEATHS:
+            mark = e.machine.path(f"/run/die-after-{point}")
+            mark.touch()
+            known = set(e.ids())
+            assert e.start()[0] == 0
+            check_back(e, wait_back(e, known), "bookworm", f"{PROGRAM} ended with 1")
+            assert not mark.exists(), point
+        e.machine.path("/run/die-after-staged").touch()
+        assert e.start()[0] == 0
+        assert e.machine.wait_exit(120) == box.REBOOT
+    for image in ("a.img", "b.img"):
+        with loop.mounted(tmp_path / image) as root:
+            *_, there, back = history_of(root)
+            assert '"result": "rolled-back"' in there
+            assert "the agent died in phase stage (signal KILL); the machine reboots" in back
 
 
 def spoil(e: Element, how: str) -> None:
