@@ -192,3 +192,17 @@ def test_live_that_left_no_report(places: Places, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(follow.time, "sleep", lambda _: places.record.unlink())
     with pytest.raises(IssuError, match="no report"):
         follow.follow(DEVICE, block=True)
+
+
+def test_one_that_waits_to_be_accepted_is_not_waited_for(
+    places: Places, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    story = live(places)
+
+    def go_on(_: float) -> None:
+        story.phase, story.deadline_usec = Phase.ACCEPT, 1
+        record.save(story, places.record)
+
+    monkeypatch.setattr(follow.time, "sleep", go_on)
+    assert follow.follow(DEVICE, block=True) == 0
+    assert "waits for `issu accept`" in capsys.readouterr().out

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from issu_systemd import __version__, cli, history, record
+from issu_systemd import __version__, cli, history, record, verdict, wayback
 from issu_systemd.errors import IssuError, Refused
 from issu_systemd.phase import Phase
 from issu_systemd.record import Record
@@ -89,6 +89,47 @@ def test_wrong_words(issu: Issu, words: list[str]) -> None:
     status, out, err = issu(*words)
     assert (status, out) == (2, "")
     assert err.startswith("usage: issu")
+
+
+# --- accept and rollback ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is said to the upgrade that waits, and what is started."""
+    words: list[str] = []
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(verdict, "give", words.append)
+    monkeypatch.setattr(wayback, "start", lambda: words.append("start") or "issu@dev-x.service")
+    return words
+
+
+def test_accept(issu: Issu, said: list[str]) -> None:
+    assert issu("accept") == (0, "", "")
+    assert said == ["accept"]
+
+
+def test_rollback_of_the_one_that_waits_or_of_the_last(
+    issu: Issu, said: list[str], place: Path
+) -> None:
+    status, out, _ = issu("rollback")
+    assert (status, said) == (0, ["start"])
+    assert out.startswith("issu@dev-x.service: started")
+    story = Record(id="z", started="y", phase=Phase.ACCEPT, deadline_usec=1)
+    record.save(story, place / "record.json")
+    assert issu("rollback") == (0, "", "")
+    assert said == ["start", "roll-back"]
+
+
+@pytest.mark.parametrize("verb", ["accept", "rollback"])
+def test_only_root_decides(
+    issu: Issu, said: list[str], monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    status, _, err = issu(verb)
+    assert (status, said) == (1, [])
+    assert "only root" in err
+    assert f"sudo issu {verb}" in err
 
 
 # --- status and report --------------------------------------------------------------------------
