@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -40,6 +40,7 @@ from . import (
     survey,
     switch,
     uevents,
+    wayback,
 )  # fmt: skip
 from .errors import IssuError, Refused, SettingsError
 from .events import Event
@@ -85,6 +86,7 @@ def main() -> int:
             logger.error("this could not be undone: %s", sentence(error))
             return FAILED
         tell(story, sentence(error))
+        wayback.drop(target)
         return REFUSED
 
 
@@ -103,8 +105,10 @@ def begin(story: Record) -> None:
     story.old_dev = root_dev()
     story.source = {"device": devices.node_of(mounts.device_number("/")), "dev": story.old_dev}
     story.enter(Phase.PREFLIGHT)
+    wayback.take(story)
     with suppress(OSError):  # a full /run is for preflight to tell
         record.save(story)
+        wayback.taken(story)
     events.tell(Event.STARTED, story, f"upgrade to {story.target['device']}")
 
 
@@ -112,7 +116,7 @@ def upgrade(manager: Manager, story: Record) -> int:
     """The steps; with strategy halt it returns only if there was no switch."""
     result = "refused"
     try:
-        chosen = replace(settings.load(), strategy=story.strategy)
+        chosen = wayback.settings_of(story)
         require_choice(story)
         examine(manager, story, chosen)
         result = "failed"
@@ -168,6 +172,7 @@ def examine(manager: Manager, story: Record, chosen: settings.Settings) -> None:
     story.mechanism = seen.mechanism
     story.source = source(manager, seen)
     story.target = {"device": device.node, "fstype": device.fstype}
+    story.settings = asdict(chosen)
     require(story, preflight.judge(seen))
     root, story.stage_made = facts.stage_directory()
     story.stage = str(root)
@@ -212,8 +217,22 @@ def describe_target(
         }  # fmt: skip
     story.new_dev = root.stat().st_dev
     story.skip, story.lifted = survey.wanted(chosen, own, tree.issu_says if tree else "")
+    describe_end(story, chosen, own)
+
+
+def describe_end(story: Record, chosen: settings.Settings, own: settings.Settings) -> None:
+    """Note when the new root counts as healthy, and who accepts it; `own` are its settings."""
     story.verify_units = sorted({*chosen.verify_units, *own.verify_units})
     story.verify_timeout_usec = chosen.verify_timeout_usec
+    story.verify_settle_usec = max(chosen.verify_settle_usec, own.verify_settle_usec)
+    story.verify_program_timeout_usec = max(
+        chosen.verify_program_timeout_usec, own.verify_program_timeout_usec
+    )
+    strict = "strict" in (chosen.verify_continuity, own.verify_continuity)
+    story.verify_continuity = "strict" if strict else "report"
+    # Whoever goes back has decided already.
+    story.accept_mode = "auto" if story.way_back else chosen.accept_mode
+    story.accept_timeout_usec = chosen.accept_timeout_usec
 
 
 def log_plan(steps: plan.Plan) -> None:
@@ -224,7 +243,8 @@ def log_plan(steps: plan.Plan) -> None:
 
 def require(story: Record, findings: list[Finding]) -> None:
     """Keep the findings for the report; raises Refused if one blocks that is not forced."""
-    stop = preflight.blocks(findings, story.force)
+    force = {*story.force, *wayback.borne(story)}
+    stop = preflight.blocks(findings, force)
     for found in findings:
         forced = found not in stop and preflight.blocks([found])
         story.find(*found, note="forced" if forced else "")

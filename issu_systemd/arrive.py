@@ -26,19 +26,26 @@ logger = logging.getLogger(__name__)
 def main() -> int:
     """Carry on with the upgrade that the record tells of."""
     try:
-        with record.lock(wait=True):
+        status = 0
+        with record.lock(wait=True, meanwhile=ready):  # an agent at work must find us started
             if record.RECORD.exists():
                 story = record.load()
                 log.setup(story.id)
-                return carry_on(story)
+                status = carry_on(story)
+        if status == 0 and record.WAY_BACK.exists():
+            from . import wayback
+
+            return wayback.go()
+        return status
     except (IssuError, OSError) as error:
         print(f"<3>{error}", file=sys.stderr)
         return 1
-    return 0
 
 
 def carry_on(story: Record) -> int:
     """Arrive on the new root, or undo on the old one; an exit status."""
+    if record.WAY_BACK.exists() and resume(story):
+        return 0
     if story.strategy == "live":
         from . import land
 
@@ -54,6 +61,18 @@ def carry_on(story: Record) -> int:
     with systemd.Manager() as manager:
         settle.undo(manager, story, "PID 1 stayed on the old root; its log says why")
     return 0
+
+
+def resume(story: Record) -> bool:
+    """End an upgrade whose way back was decided, if this is one."""
+    from . import systemd, wayback
+
+    if not wayback.is_begun(story):
+        return False
+    systemd.notify(ready=True)
+    with systemd.Manager() as manager:
+        wayback.begin(manager, story, "")
+    return True
 
 
 def arrive(story: Record) -> None:
@@ -113,13 +132,20 @@ def ready() -> None:
 
 
 def finish(story: Record) -> None:
-    """Wait until the system is healthy and end the upgrade."""
-    from . import settle, systemd, verify
+    """Wait until the system is healthy and end the upgrade, or begin the way back."""
+    from . import settle, systemd, verdict, verify, wayback
 
-    with systemd.Manager() as manager:
-        troubles = verify.verify(manager, story)
-        story.enter(Phase.ACCEPT)
-        settle.accept(manager, story, troubles)
+    if story.phase is not Phase.ACCEPT:
+        with systemd.Manager() as manager:
+            troubles = verify.verify(manager, story)
+            if troubles and not story.way_back.get("reboot"):
+                wayback.begin(manager, story, "; ".join(troubles))
+                return
+            story.enter(Phase.ACCEPT)
+            if troubles:  # on the way back already, and there is nothing better to go to
+                settle.accept(manager, story, troubles)
+                return
+    verdict.conclude(story)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 SYSCTL_SINCE = (0, 3)  # [arrive] sysctl came with it
+ACCEPT_SINCE = (0, 3)  # and manual acceptance
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from contextlib import suppress
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ def current() -> dict[str, Any] | None:
         "id": story.id, "result": None, "phase": str(story.phase), "strategy": story.strategy,
         "source": story.source,
         "target": story.target, "phases": story.phases, "findings": story.findings,
+        "accept_deadline_usec": story.deadline_usec, "way_back": story.way_back or None,
     }  # fmt: skip
 
 
@@ -76,6 +79,8 @@ def one_line(document: dict[str, Any]) -> str:
     target = document.get("target", {})
     where = " on ".join(target[key] for key in ("os", "device") if target.get(key)) or "?"
     if not document.get("result"):
+        if document.get("accept_deadline_usec"):
+            return f"{document['id']}: {where}, {deadline(document)}"
         return f"{document['id']}: {document['phase']}, going to {where}"
     outage = document.get("outage_usec")
     away = f", outage {outage / 1_000_000:.3f} s" if outage else ""
@@ -84,6 +89,15 @@ def one_line(document: dict[str, Any]) -> str:
         away = f", no unit away longer than {longest / 1_000_000:.3f} s"
     error = f"\n  {document['error']}" if document.get("error") else ""
     return f"{document['id']}: {document['result']}, {where}{away}{error}"
+
+
+def deadline(document: dict[str, Any]) -> str:
+    """Until when an upgrade waits to be accepted, and what comes else."""
+    left = document["accept_deadline_usec"] / 1e6 - time.clock_gettime(time.CLOCK_BOOTTIME)
+    until = datetime.now().astimezone() + timedelta(seconds=left)
+    minutes = f"in {left // 60:.0f} min" if left >= 60 else f"in {max(left, 0):.0f} s"
+    node = document.get("source", {}).get("device") or "the old root"
+    return f"waits for `issu accept` until {until:%H:%M:%S} ({minutes}), else goes back to {node}"
 
 
 def old_root(document: dict[str, Any]) -> list[str]:

@@ -11,7 +11,20 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from . import events, live, oldroot, pivot, plan, record, restart, settle, systemd, verify
+from . import (
+    events,
+    live,
+    oldroot,
+    pivot,
+    plan,
+    record,
+    restart,
+    settle,
+    systemd,
+    verdict,
+    verify,
+    wayback,
+)
 from .errors import IssuError
 from .events import Event
 from .phase import Phase
@@ -59,6 +72,11 @@ def forward(story: Record) -> int:
         events.tell(Event.SWITCHED, story, f"{target} is / and PID 1 is its systemd")
     with systemd.connect(time.monotonic() + live.ANSWER_SEC) as manager:
         troubles = [] if story.phase is Phase.ACCEPT else bring_up(manager, story)
+        if troubles and story.way_back.get("reboot"):  # there is nothing better to go to
+            restart_rest(manager, story)
+            let_go(manager, story)
+            settle.accept(manager, story, troubles)
+            return 0
         if troubles:
             story.error = "; ".join(troubles)
             log.error("going back to the old root: %s", story.error)
@@ -69,21 +87,21 @@ def forward(story: Record) -> int:
             let_go(manager, story)
             story.enter(Phase.ACCEPT)
             record.save(story)
-        settle.accept(manager, story, [])
+    verdict.conclude(story)
     return 0
 
 
 def back(manager: Manager, story: Record) -> int:
-    """Go back to the old root; if not even that works, end the upgrade here, as failed."""
+    """Go back to the old root; if not even that works, by an upgrade to it."""
     try:
         live.back(manager, story)
     except (IssuError, OSError) as error:
         if live.root_dev() != story.new_dev:
             raise  # the roots are changed, PID 1 must follow: our guard sees to it
-        log.error("there is no way back: %s", error)
+        log.error("the old root is no longer at hand: %s", error)
         restart_rest(manager, story)
         let_go(manager, story)
-        settle.accept(manager, story, [story.error or "", f"and there was no way back: {error}"])
+        wayback.begin(manager, story, f"{story.error}; and {error}")
         return 0
     return AGAIN
 

@@ -56,14 +56,27 @@ def mounted_by(dev: int) -> list[int]:
 def holders(dev: int) -> list[str]:
     """Who pins the file system with this st_dev, and by what: "NAME[PID] of UNIT (WHAT)"."""
     found = []
+    for pid, held in holding(dev).items():
+        unit = reap.unit_of(pid)
+        of = f" of {unit}" if unit else ""
+        found.append(f"{name_of(pid)}[{pid}]{of} ({', '.join(dict.fromkeys(held))})")
+    return found
+
+
+def standing_on(dev: int) -> list[int]:
+    """The processes, but for PID 1 and this one, that pin the file system with this st_dev."""
+    return [pid for pid in holding(dev) if pid not in (1, os.getpid())]
+
+
+def holding(dev: int) -> dict[int, list[str]]:
+    """What each process that pins the file system with this st_dev holds of it."""
+    found = {}
     mounted = set(mounted_by(dev))
     for pid in pids():
         held = ["a mount"] if pid in mounted else []
         held += [what for what, path in links(pid) if device_of(path) == dev]
         if held:
-            unit = reap.unit_of(pid)
-            of = f" of {unit}" if unit else ""
-            found.append(f"{name_of(pid)}[{pid}]{of} ({', '.join(dict.fromkeys(held))})")
+            found[pid] = held
     return found
 
 

@@ -40,12 +40,14 @@ def describe(manager: Manager, story: Record, stopped: Times | None = None) -> d
         before=set(story.before), after=after, kept=set(story.kept), crossed=crossed(story),
         gated=gated(story, {*story.before, *after}), release_usec=begun,
         default_target=manager.default_target(),
-        continuity=continuity_of(story) if begun else {},
+        continuity=(story.compared or continuity_of(story)) if begun else {},
         findings=story.findings, error=story.error,
     )  # fmt: skip
     carried_out = bool(after) and story.result == "accepted"
     document["uid"] = story.uid
     document["uevents"] = watched
+    document["accept_deadline_usec"] = story.deadline_usec
+    document["way_back"] = story.way_back or None
     document["steps"] = dict(story.steps)
     document["plan"] = {
         "sha256": plan.digest([plan.Step(*step) for step in story.plan]) if story.plan else None,

@@ -6,6 +6,9 @@
                                           ^
               strategy live:  roll-back ──┘ from switch, arrive and verify
 
+From verify and accept, roll-back is also how an upgrade ends whose way back is another upgrade, to
+the old root (wayback.py): always with strategy halt, with live once the old root was let go.
+
 Patent: release is operations 211 to 213 and 410 to 413, switch 414 and 415, arrive 314.
 """
 
@@ -46,7 +49,7 @@ def check_edge(old: Phase | None, new: Phase) -> None:
 
     A phase may be entered twice: a killed process of ours is started again and repeats its phase.
     """
-    if new is Phase.BACK and old in (*BEYOND, Phase.BACK):
+    if new is Phase.BACK and old in (*BEYOND, Phase.ACCEPT, Phase.BACK):
         return
     want = (Phase.PREFLIGHT,) if old is None else (old, *ORDER[place(old) + 1 :][:1])
     if new not in want:

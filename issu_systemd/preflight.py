@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from .evidence import SYSCTL_SINCE, Facts, by_age, version
+from .evidence import ACCEPT_SINCE, SYSCTL_SINCE, Facts, by_age, version
 from .finding import BLOCK, INFO, WARN, Check, Finding
 from .preflight_live import LIVE
 
@@ -40,11 +40,12 @@ def mechanism_exists(f: Facts) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def accept_mode_exists(f: Facts) -> Iterator[Finding]:
-    if f.accept_mode != "auto":
+def target_knows_acceptance(f: Facts) -> Iterator[Finding]:
+    says = f.tree.issu_says if f.tree else ""
+    if f.accept_mode == "manual" and says and version(says) < ACCEPT_SINCE:
         yield Finding(
-            "accept-mode", BLOCK, f"[accept] mode {f.accept_mode} is not available in this version",
-            'set [accept] mode = "auto"',
+            "accept-mode", BLOCK, f"{says} in {f.target} would not wait for `issu accept`",
+            'install a newer issu-systemd there, or set [accept] mode = "auto"',
         )  # fmt: skip
 
 
@@ -274,15 +275,15 @@ def root_is_a_device(f: Facts) -> Iterator[Finding]:
 
 
 CHECKS: tuple[Check, ...] = (
-    pid1_is_systemd, we_are_root, mechanism_exists, accept_mode_exists,
+    pid1_is_systemd, we_are_root, mechanism_exists,
     nothing_else_runs, nobody_forbids_it,
     run_has_room, run_has_inodes, memory_is_there, target_is_not_root,
     target_has_file_system, target_is_writable, target_is_not_in_use, target_is_not_pinned,
     target_is_unclaimed, target_mounts, target_holds_an_os, target_has_init, target_init_is_ours,
     target_init_runs, target_is_merged, target_has_us, target_has_modules,
-    kernel_of_target_waits, target_knows_sysctl, target_settings_are_right,
-    carried_mounts_are_mounts, kept_units_are_active, kept_processes_survive, root_is_a_device,
-    *LIVE,
+    target_knows_acceptance, kernel_of_target_waits, target_knows_sysctl,
+    target_settings_are_right, carried_mounts_are_mounts, kept_units_are_active,
+    kept_processes_survive, root_is_a_device, *LIVE,
 )  # fmt: skip
 
 

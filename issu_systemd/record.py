@@ -2,7 +2,7 @@
 
 A wire format between two versions of this package: SCHEMA counts changes that an older reader could
 not bear, unknown keys are ignored, missing ones take their default. Golden files are in the tests.
-All times are CLOCK_MONOTONIC microseconds, which a switch of roots does not disturb.
+Times are CLOCK_MONOTONIC microseconds if nothing else is said; a switch does not disturb it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
@@ -27,6 +27,8 @@ RECORD = DIRECTORY / "record.json"
 IN_PROGRESS = DIRECTORY / "in-progress"  # patent [0055]: the indication, operation 211
 REACHED = DIRECTORY / "reached"  # FIFO: issu-reached.service tells that the services are up
 HISTORY = Path("/var/lib/issu/history")  # a report an upgrade, ID.json
+WAY_BACK = DIRECTORY / "way-back.json"  # an upgrade to the old root is asked for, see wayback.py
+VERDICT = DIRECTORY / "verdict.json"  # what is to become of an upgrade that waits, see verdict.py
 SKIP = DIRECTORY / "skip"  # units the new root must not start; read by data/issu-generator
 
 
@@ -68,6 +70,15 @@ class Record:
     lifted: list[str] = field(default_factory=list)  # started although the package forbids it
     verify_units: list[str] = field(default_factory=list)
     verify_timeout_usec: int = 120_000_000
+    verify_settle_usec: int = 5_000_000
+    verify_program_timeout_usec: int = 30_000_000
+    verify_continuity: str = "report"
+    failed_before: list[str] = field(default_factory=list)  # units failed before release
+    accept_mode: str = "auto"
+    accept_timeout_usec: int = 2_700_000_000
+    deadline_usec: int | None = None  # of a manual acceptance, CLOCK_BOOTTIME
+    settings: dict[str, Any] = field(default_factory=dict)  # all that it goes by
+    way_back: dict[str, Any] = field(default_factory=dict)  # of, reason, reboot: see wayback.py
     plan: list[list[str]] = field(default_factory=list)  # unit, action, reason
     moved: list[str] = field(default_factory=list)  # live: the mount points both roots have
     hold_made: bool = False  # live: the old root's directory in the new root was ours to make
@@ -77,6 +88,7 @@ class Record:
     settle_usec: int = 1_000_000
     steps: dict[str, int] = field(default_factory=dict)  # live: microseconds of pivot and reexec
     continuity: dict[str, Any] = field(default_factory=dict)
+    compared: dict[str, Any] = field(default_factory=dict)  # with the state at the end of verify
     findings: list[dict[str, str]] = field(default_factory=list)
     error: str | None = None
     result: str | None = None
@@ -176,15 +188,25 @@ def is_locked() -> bool:
 
 
 @contextmanager
-def lock(*, wait: bool = False) -> Iterator[None]:
+def lock(
+    *, wait: bool = False, meanwhile: Callable[[], None] = lambda: None
+) -> Iterator[None]:
     """Hold the one lock of all upgrades; raises Busy when it is taken and `wait` is false.
+
+    Who must wait for it calls `meanwhile` before.
 
     The lock is on the directory itself, so it leaves no trace and ends with its holder.
     """
     DIRECTORY.mkdir(mode=0o755, exist_ok=True)
     fd = os.open(DIRECTORY, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        take(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        try:
+            take(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except Busy:
+            if not wait:
+                raise
+            meanwhile()
+            take(fd, fcntl.LOCK_EX)
         yield
     finally:
         os.close(fd)

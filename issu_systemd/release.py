@@ -29,7 +29,10 @@ REAP_GRACE_SEC = 2.0  # for processes outside any unit
 
 def note(manager: Manager, story: Record) -> list[Unit]:
     """Keep in the record what is active and mounted before anything changes; the active units."""
-    units = [unit for unit in manager.units() if unit.active in ("active", "reloading")]
+    every = manager.units()
+    units = [unit for unit in every if unit.active in ("active", "reloading")]
+    if not story.way_back:  # there it is what had failed before the upgrade that is taken back
+        story.failed_before = sorted(unit.name for unit in every if unit.active == "failed")
     passing = {"-.mount", *own_mounts(story)}
     story.default_target = manager.default_target()
     story.before = sorted(unit.name for unit in units if unit.name not in passing)

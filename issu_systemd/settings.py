@@ -44,6 +44,9 @@ class Settings:
     sessions: str = "keep"
     verify_units: tuple[str, ...] = ()
     verify_timeout_usec: int = 120_000_000
+    verify_settle_usec: int = 5_000_000
+    verify_program_timeout_usec: int = 30_000_000
+    verify_continuity: str = "report"
     accept_mode: str = "auto"
     accept_timeout_usec: int = 2_700_000_000
 
@@ -127,6 +130,9 @@ KEYS: dict[tuple[str, str], tuple[str, Callable[[object], Any]]] = {
     ("live", "sessions"): ("sessions", _one_of("keep", "terminate")),
     ("verify", "units"): ("verify_units", _units),
     ("verify", "timeout"): ("verify_timeout_usec", timespan),
+    ("verify", "settle"): ("verify_settle_usec", timespan),
+    ("verify", "program-timeout"): ("verify_program_timeout_usec", timespan),
+    ("verify", "continuity"): ("verify_continuity", _one_of("strict", "report")),
     ("accept", "mode"): ("accept_mode", _one_of("auto", "manual")),
     ("accept", "timeout"): ("accept_timeout_usec", timespan),
 }

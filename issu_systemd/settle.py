@@ -33,7 +33,15 @@ LOGIND = ("user@", "user-runtime-dir@")  # come and go with the sessions that lo
 
 
 def undo(manager: Manager, story: Record, error: str, *, result: str = "failed") -> None:
-    """Bring the old root back to what it was before the upgrade, and write the report."""
+    """Bring the old root back to what it was before the upgrade, and write the report.
+
+    If the upgrade was the way back, what it was is no good, and the machine reboots instead.
+    """
+    if story.way_back.get("reboot"):
+        from . import wayback
+
+        wayback.give_up(manager, story, error)
+        return
     story.error = error
     story.result = result
     with suppress(OSError):  # whoever repeats the undo knows what it is for
@@ -117,6 +125,11 @@ def accept(manager: Manager, story: Record, troubles: list[str]) -> None:
     """End an upgrade on the new root: accepted without troubles, failed with them."""
     story.result = "failed" if troubles else "accepted"
     story.error = "; ".join(troubles) or None
+    conclude(manager, story)
+
+
+def conclude(manager: Manager, story: Record) -> None:
+    """End an upgrade on the new root, with the result that it has."""
     story.target["systemd"] = manager.version()
     release.undo_files()
     clear_old_failures(manager, story)
@@ -142,8 +155,11 @@ def clear_old_failures(manager: Manager, story: Record) -> None:
 def finish(manager: Manager, story: Record, stopped: outcome.Times | None = None) -> None:
     """Write the report to the history, then remove the record: the last trace on /run."""
     story.end_phase()
-    outcome.write_history(outcome.describe(manager, story, stopped))
-    for path in (record.REACHED, record.RECORD):
+    try:
+        outcome.write_history(outcome.describe(manager, story, stopped))
+    except IssuError as error:  # a full disk must not keep the upgrade from its end
+        logger.error("there will be no report: %s", error)
+    for path in (record.REACHED, record.VERDICT, record.RECORD):
         path.unlink(missing_ok=True)
     events.tell_end(story)
 

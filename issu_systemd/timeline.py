@@ -115,8 +115,12 @@ def remarks(report: Report, width: int) -> list[str]:
         label = f"  {string(row.get('severity')).upper()}{note} {string(row.get('id'))}: "
         lines += _wrapped(label, string(row.get("text")), width)
         lines += _wrapped("    way out: ", string(row.get("way_out"), ""), width)
+    way = report.get("way_back")
+    back = []
+    if isinstance(way, Mapping):
+        back = _wrapped(f"Way back of {string(way.get('of'))}: ", string(way.get("reason")), width)
     error = _wrapped("Error: ", string(report.get("error"), ""), width)
-    return (["Findings", *lines] if lines else []) + error
+    return (["Findings", *lines] if lines else []) + back + error
 
 
 def _header(report: Report, width: int) -> list[str]:

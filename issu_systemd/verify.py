@@ -1,22 +1,133 @@
-"""Is the new root healthy? The default target reached, and the units of [verify] active."""
+"""Is the new root healthy? Every trouble is found, not only the first, and each is a sentence.
+
+To look at one more thing, write a function that returns troubles, and call it in `verify`.
+"""
 
 from __future__ import annotations
 
+import logging
+import os
+import time
+from pathlib import Path
+
+from . import plan, record
+from .errors import IssuError
 from .phase import Phase
 from .record import Record
 from .systemd import Manager
 
+log = logging.getLogger(__name__)
+
+# Programs of the element's own; a file in the later directory replaces one of the same name.
+PROGRAMS = (Path("/usr/lib/issu/verify.d"), Path("/etc/issu/verify.d"))
+KEPT_BYTES = 64 * 1024  # of what a program prints, the end
+NAMED = 5  # differences of the kernel's state that the error names, of any number
+
 
 def verify(manager: Manager, story: Record) -> list[str]:
-    """Wait until healthy or until the time of [verify] is over; what is wrong, a sentence each."""
+    """Wait until healthy or until the times of [verify] are over; what is wrong."""
+    return [
+        *not_reached(manager, story), *not_settled(manager, story), *failed(manager, story),
+        *refused_by_programs(story), *kernel_differs(story),
+    ]  # fmt: skip
+
+
+def not_reached(manager: Manager, story: Record) -> list[str]:
+    """The default target, and what [verify] units names, that are not active in time."""
     deadline = ((story.start_of(Phase.VERIFY) or 0) + story.verify_timeout_usec) / 1_000_000
     wanted = [manager.default_target(), *story.verify_units]
     manager.wait_until(lambda: not missing(manager, wanted), deadline)
-    seconds = story.verify_timeout_usec // 1_000_000
-    return [f"{unit} is {state} after {seconds} s" for unit, state in missing(manager, wanted)]
+    seconds = story.verify_timeout_usec / 1_000_000
+    return [f"{unit} is {state} after {seconds:g} s" for unit, state in missing(manager, wanted)]
 
 
 def missing(manager: Manager, wanted: list[str]) -> list[tuple[str, str]]:
     """Those of the units that are not active, with their state."""
     states = {unit.name: unit.active for unit in manager.units()}
     return [(u, states.get(u, "not loaded")) for u in wanted if states.get(u) != "active"]
+
+
+def not_settled(manager: Manager, story: Record) -> list[str]:
+    """Those of [verify] units that are active but do not stay so for [verify] settle."""
+    first = {unit: entered(manager, unit) for unit in story.verify_units}
+    up = {unit: since for unit, since in first.items() if since is not None}
+    end = (max(up.values(), default=0) + story.verify_settle_usec) / 1_000_000
+
+    def left() -> list[str]:
+        return [unit for unit, since in up.items() if entered(manager, unit) != since]
+
+    if up:
+        manager.wait_until(lambda: len(left()) == len(up), end)
+    states = {unit.name: unit.active for unit in manager.units()}
+    seconds = story.verify_settle_usec / 1_000_000
+    return [
+        f"{unit} did not stay active for {seconds:g} s: it is {states.get(unit, 'not loaded')}"
+        f"{' again' if states.get(unit) == 'active' else ''}" for unit in left()
+    ]  # fmt: skip
+
+
+def entered(manager: Manager, unit: str) -> int | None:
+    """Since when a unit is active, in CLOCK_MONOTONIC microseconds; None if it is not."""
+    found = manager.properties(unit)
+    up = found["ActiveState"] in (b"active", b"reloading")
+    return int(found["ActiveEnterTimestampMonotonic"]) if up else None
+
+
+def failed(manager: Manager, story: Record) -> list[str]:
+    """Units that failed here and had not before; what [verify] units names is told already."""
+    spared, begun = {*story.failed_before, *story.verify_units}, story.start_of(Phase.ARRIVE) or 0
+    fresh = [
+        unit.name for unit in manager.units()
+        if unit.active == "failed" and unit.name not in spared
+        and not unit.name.startswith(plan.OWN)
+    ]  # fmt: skip
+    return [
+        f"{unit} has failed, and had not before" for unit in fresh
+        if manager.properties(unit)["InactiveEnterTimestampMonotonic"] >= begun
+    ]  # fmt: skip
+
+
+def programs() -> list[Path]:
+    """What is to be run, in the order of the names; what is no executable file is not."""
+    found = {path.name: path for place in PROGRAMS for path in place.glob("[!.]*")}
+    every = [found[name] for name in sorted(found)]
+    return [path for path in every if path.is_file() and os.access(path, os.X_OK)]
+
+
+def refused_by_programs(story: Record) -> list[str]:
+    """Run each program with the record's path; those that did not exit 0, with their last line."""
+    return [trouble for path in programs() if (trouble := run_program(path, story))]
+
+
+def run_program(path: Path, story: Record) -> str:
+    """Run one program; "" if it is content."""
+    from .run import run_bounded
+
+    seconds = story.verify_program_timeout_usec / 1_000_000
+    try:
+        done = run_bounded([path, record.RECORD], timeout=seconds, keep=KEPT_BYTES)
+    except IssuError as error:
+        return str(error)
+    last = (done.output.strip().splitlines() or ["it said nothing"])[-1][:500]
+    log.info("verify: %s: %s: %s", path, done.status, last)
+    if done.status is None:
+        return f"{path} did not end within {seconds:g} s: {last}"
+    return f"{path} ended with {done.status}: {last}" if done.status else ""
+
+
+def kernel_differs(story: Record) -> list[str]:
+    """With [verify] continuity = "strict": what is another in the kernel than before."""
+    if story.verify_continuity != "strict":
+        return []
+    from . import netstate, outcome
+
+    try:
+        netstate.settle(time.monotonic() + netstate.SETTLE_SEC)
+    except IssuError as error:  # without iproute2 there is nothing to wait for
+        log.info("verify: %s", error)
+    story.compared = outcome.continuity_of(story)
+    found = [f"{one['what']} {one['name']}" for one in story.compared["differences"]]
+    if not found:
+        return []
+    more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    return [f"the kernel's state is not as it was: {', '.join(found[:NAMED])}{more}"]

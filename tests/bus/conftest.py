@@ -64,6 +64,8 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
         ("IN_PROGRESS", "in-progress"),
         ("SKIP", "skip"),
         ("REACHED", "reached"),
+        ("WAY_BACK", "way-back.json"),
+        ("VERDICT", "verdict.json"),
     ):
         monkeypatch.setattr(record, name, found.issu / file)
     for function in (record.load, record.save):  # their argument has a default

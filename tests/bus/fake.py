@@ -308,6 +308,9 @@ class Server:
         self.kills[unit] = self.kills.get(unit, 0) + 1
         return "", [], self.end_stops
 
+    def Reboot(self, path: str) -> Any:
+        return "", []
+
     def SoftReboot(self, path: str, root: str) -> Any:
         return "", []
 

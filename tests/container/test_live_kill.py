@@ -1,6 +1,6 @@
 """Kill -9 of strategy live wherever it stands: the machine is of one root or the other, whole."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +41,9 @@ def mortal(point, call):
 """
 
 
-def make_mortal(root: Path) -> None:
+def make_mortal(root: Path, points: Mapping[str, tuple[str, str]] = POINTS) -> None:
     """Let the installed package die, once, after the call that a file in /run names."""
-    for point, (module, call) in POINTS.items():
+    for point, (module, call) in points.items():
         place = root / PACKAGE / module
         text = place.read_text()
         assert f"\ndef {call}(" in text

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from issu_systemd import land, live, restart, settle, systemd
+from issu_systemd import land, live, restart, settle, systemd, wayback
 from issu_systemd.errors import IssuError
 from issu_systemd.phase import Phase
 from issu_systemd.record import Record
@@ -47,6 +47,9 @@ def did(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     )
     monkeypatch.setattr(
         settle, "undo", lambda manager, story, error, result: done.append(f"{result}: {error}")
+    )
+    monkeypatch.setattr(
+        wayback, "begin", lambda manager, story, reason: done.append(f"way back: {reason}")
     )
     return done
 
@@ -99,7 +102,9 @@ def test_trouble_begins_the_way_back(monkeypatch: pytest.MonkeyPatch, did: list[
     assert did == ["strip", "back"]
 
 
-def test_without_a_way_back_it_ends_here(monkeypatch: pytest.MonkeyPatch, did: list[str]) -> None:
+def test_with_the_old_root_gone_the_way_back_is_an_upgrade(
+    monkeypatch: pytest.MonkeyPatch, did: list[str]
+) -> None:
     story = stand(monkeypatch, NEW, NEW, Phase.BACK)
     story.error = "frr is failed"
 
@@ -108,7 +113,7 @@ def test_without_a_way_back_it_ends_here(monkeypatch: pytest.MonkeyPatch, did: l
 
     monkeypatch.setattr(live, "back", lost)
     assert land.carry_on(story) == 0
-    ends = "accept ['frr is failed', 'and there was no way back: /sysroot is empty']"
+    ends = "way back: frr is failed; and /sysroot is empty"
     assert did == ["strip", "restart_rest", "let_go", ends]
 
     # When the roots are changed and only PID 1 is not, somebody else must see to it.
@@ -119,6 +124,17 @@ def test_without_a_way_back_it_ends_here(monkeypatch: pytest.MonkeyPatch, did: l
     monkeypatch.setattr(live, "back", changed)
     with pytest.raises(IssuError, match="PID 1 stays"):
         land.carry_on(story)
+
+
+def test_from_the_old_root_it_does_not_go_on(
+    monkeypatch: pytest.MonkeyPatch, did: list[str]
+) -> None:
+    """What was the way back itself ends where it is: nothing better exists."""
+    story = stand(monkeypatch, NEW, NEW, Phase.ARRIVE)
+    story.way_back = {"of": "0", "reason": "it was ill", "reboot": True}
+    monkeypatch.setattr(land, "bring_up", lambda manager, story: ["frr is failed"])
+    assert land.carry_on(story) == 0
+    assert did == ["strip", "restart_rest", "let_go", "accept ['frr is failed']"]
 
 
 def test_the_rest_is_restarted_without_those_that_fail(monkeypatch: pytest.MonkeyPatch) -> None:

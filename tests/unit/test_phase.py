@@ -14,8 +14,8 @@ LEGAL = {
     (None, "preflight"),
     *((name, name) for name in NAMES),  # a process of ours that was killed repeats its phase
     *pairwise(NAMES),
-    # Strategy live goes back from wherever services may run from the new root.
-    *((name, "roll-back") for name in ("switch", "arrive", "verify", "roll-back")),
+    # It goes back from wherever services may run from the new root.
+    *((name, "roll-back") for name in ("switch", "arrive", "verify", "accept", "roll-back")),
 }
 
 

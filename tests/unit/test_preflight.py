@@ -52,7 +52,7 @@ CASES: list[Case] = [
     ("pivot", BLOCK, LIVE | {"on_rootfs": True}, "initramfs"),
     ("stray-mount", BLOCK, LIVE | {"stray_mounts": ("/srv",)}, "/srv"),
     ("swap-file", BLOCK, LIVE | {"swap_files": ("/swap",)}, "/swap"),
-    ("accept-mode", BLOCK, {"accept_mode": "manual"}, "manual"),
+    ("accept-mode", BLOCK, {"accept_mode": "manual", "tree": OLDER}, "0.2.0"),
     ("busy", BLOCK, {"in_progress": True}, "another upgrade"),
     ("inhibited", BLOCK, {"inhibitors": ("backup (nightly), process 7",)}, "backup (nightly)"),
     ("run-space", BLOCK, {"run_free": RUN_MIN_BYTES - 1}, "15 MiB"),

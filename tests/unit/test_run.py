@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from issu_systemd.errors import IssuError
-from issu_systemd.run import AGENT_SEC, ENVIRONMENT, asking, run, run_inside
+from issu_systemd.run import AGENT_SEC, ENVIRONMENT, asking, run, run_bounded, run_inside
 
 
 def test_output_and_exit_status() -> None:
@@ -65,6 +65,71 @@ def test_one_that_takes_too_long() -> None:
 
 def test_bytes_that_are_no_text() -> None:
     assert run(["printf", r"\377x"]).stdout == "\N{REPLACEMENT CHARACTER}x"
+
+
+# --- programs of somebody else's ----------------------------------------------------------------
+
+KEEP = 64 * 1024
+NOBODY_LEFT = 10.0  # seconds for the kernel to end what was killed
+
+
+def bounded(script: str, timeout: float = 30) -> tuple[int | None, str]:
+    return run_bounded(["sh", "-c", script], timeout=timeout, keep=KEEP)
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended; one that nobody waits for is a zombie."""
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def wait_gone(pid: int) -> bool:
+    deadline = time.monotonic() + NOBODY_LEFT
+    while not is_gone(pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return is_gone(pid)
+
+
+def test_status_and_both_streams() -> None:
+    assert bounded("echo a; echo b >&2; exit 7") == (7, "a\nb\n")
+    assert bounded("kill -9 $$") == (-9, "")
+
+
+def test_of_much_output_the_end_is_kept() -> None:
+    status, output = bounded("head -c 100M /dev/zero | tr '\\0' x; echo; echo enough")
+    assert status == 0
+    assert len(output) == KEEP
+    assert output.endswith("x\nenough\n")
+
+
+def test_one_that_hangs_is_killed_with_its_children() -> None:
+    status, output = bounded("sleep 300 & echo $!; wait", timeout=0.5)
+    assert status is None
+    assert wait_gone(int(output))
+
+
+def test_a_child_that_is_left_is_not_waited_for_but_killed() -> None:
+    """Though it holds the pipe, and fills it."""
+    begin = time.monotonic()
+    status, output = bounded("yes & echo $!; exec sleep 0.3", timeout=60)
+    assert status == 0
+    assert time.monotonic() - begin < 30
+    assert output.endswith("y\n")
+    status, output = bounded("sleep 300 & echo $!", timeout=60)
+    assert status == 0
+    assert wait_gone(int(output))
+
+
+def test_what_closes_its_output_is_waited_for() -> None:
+    assert bounded("exec >&- 2>&-; sleep 0.3; exit 5") == (5, "")
+
+
+def test_what_cannot_be_executed_is_named(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no program")
+    (tmp_path / "text").chmod(0o755)
+    for path, why in ((tmp_path / "text", "Exec format error"), (tmp_path / "no", "No such file")):
+        with pytest.raises(IssuError, match=f"{path} cannot be run: {why}"):
+            run_bounded([path], timeout=1, keep=KEEP)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: unshare(2), chroot(2)")

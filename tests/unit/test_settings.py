@@ -32,6 +32,9 @@ EVERY: dict[tuple[str, str], tuple[str, str, Any]] = {
     ("live", "sessions"): ('"terminate"', "sessions", "terminate"),
     ("verify", "units"): ('["frr.service"]', "verify_units", ("frr.service",)),
     ("verify", "timeout"): ('"120s"', "verify_timeout_usec", 120 * SEC),
+    ("verify", "settle"): ('"10s"', "verify_settle_usec", 10 * SEC),
+    ("verify", "program-timeout"): ('"1min"', "verify_program_timeout_usec", MIN),
+    ("verify", "continuity"): ('"strict"', "verify_continuity", "strict"),
     ("accept", "mode"): ('"manual"', "accept_mode", "manual"),
     ("accept", "timeout"): ('"45min"', "accept_timeout_usec", 45 * MIN),
 }
@@ -65,6 +68,9 @@ def test_defaults_are_the_contract(tmp_path: Path) -> None:
         sessions="keep",
         verify_units=(),
         verify_timeout_usec=120 * SEC,
+        verify_settle_usec=5 * SEC,
+        verify_program_timeout_usec=30 * SEC,
+        verify_continuity="report",
         accept_mode="auto",
         accept_timeout_usec=45 * MIN,
     )

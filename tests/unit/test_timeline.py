@@ -112,6 +112,13 @@ def test_findings_and_way_out() -> None:
     assert "not switched" in text and "\nUnits" not in text
 
 
+def test_a_way_back_says_of_what(accepted: dict[str, Any]) -> None:
+    assert "Way back" not in render(accepted)
+    way = {"of": "20260801T101500Z-7f3a", "reason": "frr.service is failed", "reboot": True}
+    text = render(accepted | {"way_back": way})
+    assert "Way back of 20260801T101500Z-7f3a: frr.service is failed" in text
+
+
 def test_a_finding_that_was_forced_says_so(accepted: dict[str, Any]) -> None:
     found = {"id": "swap", "severity": "block", "text": "there is swap", "way_out": "swapoff"}
     accepted["findings"] = [found, found | {"id": "battery", "note": "forced"}]
