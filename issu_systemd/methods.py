@@ -24,6 +24,8 @@ from . import (
     record,
     request,
     settings,
+    verdict,
+    wayback,
 )
 from .errors import (
     Busy,
@@ -270,14 +272,14 @@ def past(most: int) -> list[dict[str, Any]]:
 
 def waits() -> bool:
     """Whether an upgrade waits for acceptance."""
-    return False
+    return verdict.waiting() is not None
 
 
 def give(word: str) -> None:
     """Say what becomes of an upgrade that waits: "accept" or "roll-back"; raises NoSuchJob."""
-    raise NoSuchJob("no upgrade waits for acceptance")
+    verdict.give(word)
 
 
 def go_back() -> None:
     """Start an upgrade to the root that was left last; raises NoSuchJob."""
-    raise NoSuchJob("no upgrade waits for acceptance")
+    wayback.start()
