@@ -145,8 +145,7 @@ class Connection:
         except Exception as error:
             text = f"the connection to the bus is lost: {error}"
             raise BusError(f"{BUS}.Error.Disconnected", text) from error
-        if reply is None:
-            return []
+        assert reply is not None  # it was asked for
         if reply.message_type is MessageType.ERROR:
             raise BusError(reply.error_name, str(reply.body[0]) if reply.body else "no words")
         return [plain(value) for value in reply.body]
