@@ -1,6 +1,7 @@
 """One upgrade in the old root, run by issu@.service: the steps in their order, and the way back.
 
-An error before the switch is undone here; a death of this program by ExecStopPost= of its unit.
+An error before the switch is undone here; a death of this program by ExecStopPost= of its unit, or
+else by the next upgrade.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -20,7 +21,9 @@ from . import (
     __version__,
     continuity,
     devices,
+    events,
     facts,
+    herald,
     live,
     log,
     mounts,
@@ -30,6 +33,7 @@ from . import (
     preflight,
     record,
     release,
+    request,
     settings,
     settle,
     stage,
@@ -37,7 +41,8 @@ from . import (
     switch,
     uevents,
 )  # fmt: skip
-from .errors import IssuError, Refused
+from .errors import IssuError, Refused, SettingsError
+from .events import Event
 from .evidence import Facts
 from .finding import Finding
 from .kernelstate import Source
@@ -64,40 +69,65 @@ STRATEGIES = {
 
 def main() -> int:
     """Upgrade to the device named by the first argument, for the unit named by the second."""
-    story = Record(id=record.new_id(), started=datetime.now(UTC).isoformat(timespec="seconds"))
-    story.unit = sys.argv[2] if len(sys.argv) > 2 else ""
+    target, unit = sys.argv[1:3]
+    story = asked(target, unit)
     log.setup(story.id)
     try:
         with record.lock(), Manager() as manager:
-            return upgrade(manager, story, sys.argv[1])
-    except (IssuError, OSError) as error:  # before anything was touched, or the undo itself
+            settle.complete(manager)
+            begin(story)
+            return upgrade(manager, story)
+    except (IssuError, OSError) as error:
         if is_beyond(story):
             logger.error("%s; issu-arrive.service goes on", sentence(error))
             return OK
-        tell(story, sentence(error), "failed" if story.phase else "refused")
-        return REFUSED if story.phase is None else FAILED
+        if story.phase:  # the undo itself; ExecStopPost= or the next upgrade repeats it
+            logger.error("this could not be undone: %s", sentence(error))
+            return FAILED
+        tell(story, sentence(error))
+        return REFUSED
 
 
-def upgrade(manager: Manager, story: Record, target: str) -> int:
+def asked(target: str, unit: str) -> Record:
+    """The record of what a request for our unit asks for, or `systemctl start`."""
+    wanted = request.take(unit) or request.Request(record.new_id(), unit, target)
+    story = Record(id=wanted.id, started=datetime.now(UTC).isoformat(timespec="seconds"), unit=unit)
+    story.target, story.uid, story.force = {"device": target}, wanted.uid, [*wanted.force]
+    with suppress(SettingsError):  # a refusal, in its turn
+        story.strategy = wanted.strategy or settings.load().strategy
+    return story
+
+
+def begin(story: Record) -> None:
+    """Put the record where everybody sees it, and a dead agent leaves something to undo."""
+    story.old_dev = root_dev()
+    story.source = {"device": devices.node_of(mounts.device_number("/")), "dev": story.old_dev}
+    story.enter(Phase.PREFLIGHT)
+    with suppress(OSError):  # a full /run is for preflight to tell
+        record.save(story)
+    events.tell(Event.STARTED, story, f"upgrade to {story.target['device']}")
+
+
+def upgrade(manager: Manager, story: Record) -> int:
     """The steps; with strategy halt it returns only if there was no switch."""
     result = "refused"
     try:
-        chosen = settings.load()
-        examine(manager, story, target, chosen)
+        chosen = replace(settings.load(), strategy=story.strategy)
+        require_choice(story)
+        examine(manager, story, chosen)
         result = "failed"
         make_ready(manager, story, chosen)
+        herald.announce()
         notify(status=f"leaving for {story.target['device']}", ready=True)
         enter(story, Phase.RELEASE)
+        events.tell(Event.RELEASED, story, f"leaving for {story.target['device']}")
         STRATEGIES[chosen.strategy].leave(manager, story, chosen)
         return OK  # live: issu-arrive.service has taken over
     except (IssuError, OSError) as error:
         if is_beyond(story):
             raise  # ExecStopPost= of our unit sees to it
-        if story.stage:
-            notify(status=f"{result}: {sentence(error)}")
-            settle.undo(manager, story, sentence(error), result=result)
-        else:
-            tell(story, sentence(error), result)
+        notify(status=f"{result}: {sentence(error)}")
+        settle.undo(manager, story, sentence(error), result=result)
     return REFUSED if result == "refused" else FAILED
 
 
@@ -117,11 +147,11 @@ def sentence(error: Exception) -> str:
     return error.sentence() if isinstance(error, IssuError) else str(error)
 
 
-def tell(story: Record, error: str, result: str) -> None:
-    """Report an upgrade that touched nothing, or whose undo failed too."""
-    notify(status=f"{result}: {error}")
-    logger.error("%s: %s", result, error)
-    story.result, story.error = result, error
+def tell(story: Record, error: str) -> None:
+    """Report a refusal before the record was ours: nothing was touched."""
+    notify(status=f"refused: {error}")
+    story.result, story.error = "refused", error
+    events.tell_end(story)
     try:
         with Manager() as manager:
             outcome.write_history(outcome.describe(manager, story))
@@ -129,19 +159,19 @@ def tell(story: Record, error: str, result: str) -> None:
         logger.error("this could not be kept in the history: %s", trouble)
 
 
-def examine(manager: Manager, story: Record, target: str, chosen: settings.Settings) -> None:
+def examine(manager: Manager, story: Record, chosen: settings.Settings) -> None:
     """Preflight; raises Refused with every blocking finding. The target is left mounted."""
-    story.enter(Phase.PREFLIGHT)
+    target = story.target["device"]
     notify(status=f"checking {target}")
     device = devices.resolve(target)
     seen = facts.gather(manager, device, chosen)
-    story.strategy, story.mechanism, story.old_dev = chosen.strategy, seen.mechanism, root_dev()
+    story.mechanism = seen.mechanism
     story.source = source(manager, seen)
     story.target = {"device": device.node, "fstype": device.fstype}
     require(story, preflight.judge(seen))
     root, story.stage_made = facts.stage_directory()
     story.stage = str(root)
-    record.save(story)  # from here on a dead agent leaves something to undo
+    record.save(story)  # from here on a dead agent leaves a mount
     try:
         mounts.mount(device.node, root, options="ro", fstype=device.fstype)
     except IssuError as error:
@@ -193,11 +223,27 @@ def log_plan(steps: plan.Plan) -> None:
 
 
 def require(story: Record, findings: list[Finding]) -> None:
-    """Keep the findings for the report; raises Refused if one of them blocks."""
-    for finding in findings:
-        story.find(*finding)
-    if stop := preflight.blocks(findings):
+    """Keep the findings for the report; raises Refused if one blocks that is not forced."""
+    stop = preflight.blocks(findings, story.force)
+    for found in findings:
+        forced = found not in stop and preflight.blocks([found])
+        story.find(*found, note="forced" if forced else "")
+    if stop:
         raise Refused("; ".join(f"{f.text} ({f.way_out})" for f in stop))
+
+
+def require_choice(story: Record) -> None:
+    """Raise Refused if what was asked for with the start is not to be had."""
+    if story.strategy not in STRATEGIES:
+        raise Refused(f"{story.strategy} is no strategy", hint=f"there are: {names(STRATEGIES)}")
+    if stubborn := {*story.force} - preflight.FORCEABLE:
+        raise Refused(f"{names(stubborn)} cannot be forced",
+                      hint=f"these can be: {names(preflight.FORCEABLE) or 'none'}")  # fmt: skip
+
+
+def names(what: Iterable[str]) -> str:
+    """Names in a sentence."""
+    return ", ".join(sorted(what))
 
 
 def make_ready(manager: Manager, story: Record, chosen: settings.Settings) -> None:

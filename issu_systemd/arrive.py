@@ -14,8 +14,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from . import log, oldroot, record
+from . import events, log, oldroot, record
 from .errors import IssuError
+from .events import Event
 from .phase import Phase
 from .record import Record
 
@@ -61,10 +62,12 @@ def arrive(story: Record) -> None:
         ready()
         return
     story.enter(Phase.ARRIVE)
-    logger.info("arrived on %s", story.target.get("device"))
+    target = story.target.get("device")
+    events.tell(Event.SWITCHED, story, f"{target} is / and PID 1 is its systemd")
     prove(story)
     story.enter(Phase.VERIFY)
     record.save(story)
+    events.tell(Event.ARRIVED, story, f"arrived on {target}")
     with bell() as reached:
         ready()
         select.select([reached], [], [], story.verify_timeout_usec / 1_000_000)

@@ -11,8 +11,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from . import live, oldroot, pivot, plan, record, restart, settle, systemd, verify
+from . import events, live, oldroot, pivot, plan, record, restart, settle, systemd, verify
 from .errors import IssuError
+from .events import Event
 from .phase import Phase
 from .record import Record
 from .run import run
@@ -54,6 +55,8 @@ def forward(story: Record) -> int:
     if story.phase is Phase.SWITCH:
         story.enter(Phase.ARRIVE)
         record.save(story)
+        target = story.target.get("device")
+        events.tell(Event.SWITCHED, story, f"{target} is / and PID 1 is its systemd")
     with systemd.connect(time.monotonic() + live.ANSWER_SEC) as manager:
         troubles = [] if story.phase is Phase.ACCEPT else bring_up(manager, story)
         if troubles:
@@ -104,6 +107,7 @@ def bring_up(manager: Manager, story: Record) -> list[str]:
             return [tell(story, trouble) for trouble in troubles]
         story.enter(Phase.VERIFY)
         record.save(story)
+        events.tell(Event.ARRIVED, story, f"arrived on {story.target.get('device')}")
     deadline = time.monotonic() + story.verify_timeout_usec / 1_000_000
     start_missing(manager, manager.default_target(), deadline)
     manager.wait_until(lambda: not manager.jobs(), deadline)

@@ -6,7 +6,7 @@ Patent [0064]: the new software must stand ready on the other root before the tr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from .evidence import SYSCTL_SINCE, Facts, by_age, version
 from .finding import BLOCK, INFO, WARN, Check, Finding
@@ -17,6 +17,8 @@ RUN_MIN_BYTES = 16 * 1024 * 1024
 RUN_MIN_INODES = 1024  # a drop-in a unit, and what the start of the new root makes there
 MEMORY_MIN_BYTES = 64 * 1024 * 1024
 PACKAGE = "the running kernel's package in the new root"
+# Findings that whoever answers for the element may go on in spite of: `issu start --force ID`.
+FORCEABLE: frozenset[str] = frozenset()
 READ_ONLY_TYPES = ("squashfs", "erofs", "cramfs", "iso9660")
 
 
@@ -290,6 +292,6 @@ def judge(facts: Facts) -> list[Finding]:
     return sorted(found, key=lambda finding: (BLOCK, WARN, INFO).index(finding.severity))
 
 
-def blocks(findings: list[Finding]) -> list[Finding]:
-    """Those that forbid the upgrade."""
-    return [finding for finding in findings if finding.severity == BLOCK]
+def blocks(findings: list[Finding], force: Collection[str] = ()) -> list[Finding]:
+    """Those that forbid the upgrade; an operator may go on in spite of what is in `force`."""
+    return [found for found in findings if found.severity == BLOCK and found.id not in force]

@@ -48,6 +48,7 @@ class Record:
     started: str
     unit: str = ""
     uid: int = 0  # who asked
+    force: list[str] = field(default_factory=list)  # ids of findings to go on in spite of
     phase: Phase | None = None
     phases: list[dict[str, Any]] = field(default_factory=list)  # name, start_usec, end_usec
     source: dict[str, Any] = field(default_factory=dict)  # device, fstype, os, version, systemd
@@ -93,9 +94,12 @@ class Record:
         if self.phases and self.phases[-1]["end_usec"] is None:
             self.phases[-1]["end_usec"] = now or now_usec()
 
-    def find(self, id: str, severity: str, text: str, way_out: str = "") -> None:
+    def find(
+        self, id: str, severity: str, text: str, way_out: str = "", *, note: str = ""
+    ) -> None:
         """Add a finding for the report; one sentence is told once."""
         found = {"id": id, "severity": severity, "text": text, "way_out": way_out}
+        found |= {"note": note} if note else {}
         if found not in self.findings:
             self.findings.append(found)
 
@@ -119,7 +123,8 @@ def loads(text: str, name: str = str(RECORD)) -> Record:
         record = Record(**{key: value for key, value in data.items() if key in known})
         record.phase = Phase(record.phase) if record.phase else None
     except (ValueError, KeyError, TypeError) as error:
-        raise RecordError(f"{name} cannot be read: {error}") from error
+        raise RecordError(f"{name} cannot be read: {error}",
+                          hint="issu@.service(8), RECOVERY") from error  # fmt: skip
     return record
 
 

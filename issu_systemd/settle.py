@@ -1,8 +1,8 @@
 """The end of every upgrade, good or bad: no trace is left on /run, a report in the history.
 
 `undo` brings the old root back as it was; it may be called by the agent, by ExecStopPost= of
-issu@.service when the agent was killed, and by arrive.py when PID 1 stayed on the old root.
-`accept` ends an upgrade on the new root.
+issu@.service when the agent was killed, by the next upgrade when that was killed too, and by
+arrive.py when PID 1 stayed on the old root. `accept` ends an upgrade on the new root.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from . import carry, facts, gate, log, netgate, outcome, plan, record, release, restart
+from . import carry, events, facts, gate, log, netgate, outcome, plan, record, release, restart
 from .errors import Busy, IssuError, RecordError
 from .phase import BEYOND, STOPPED, Phase
 from .record import Record
@@ -28,6 +28,7 @@ JOURNAL_FLUSH = "systemd-journal-flush.service"  # gated, since services would w
 BACK = (*release.STOPPABLE, ".target")
 STAYED = "PID 1 stayed on the old root; its log says why"
 BACK_SEC = 120.0  # for the services to come back
+UNDOABLE = (Phase.PREFLIGHT, Phase.STAGE, *STOPPED)  # later issu-arrive.service has it
 LOGIND = ("user@", "user-runtime-dir@")  # come and go with the sessions that logind opens
 
 
@@ -35,11 +36,14 @@ def undo(manager: Manager, story: Record, error: str, *, result: str = "failed")
     """Bring the old root back to what it was before the upgrade, and write the report."""
     story.error = error
     story.result = result
-    logger.error("%s: %s", result, error)
+    with suppress(OSError):  # whoever repeats the undo knows what it is for
+        record.save(story)
+    if story.phase is not Phase.PREFLIGHT:
+        logger.error("%s; undoing the upgrade", error)
     # Read first: PID 1 forgets a stopped unit, and when it stopped, once no drop-in names it.
     touched = story.phase in STOPPED or story.phase in (*BEYOND, Phase.BACK)
     stopped = outcome.unit_times(manager) if touched else {}
-    if release.undo_files():
+    if story.phase is not Phase.PREFLIGHT and release.undo_files():
         manager.call("Reload")
     if touched:
         restart_again(manager, story)
@@ -141,17 +145,43 @@ def finish(manager: Manager, story: Record, stopped: outcome.Times | None = None
     outcome.write_history(outcome.describe(manager, story, stopped))
     for path in (record.REACHED, record.RECORD):
         path.unlink(missing_ok=True)
-    logger.info("result: %s", story.result)
+    events.tell_end(story)
+
+
+def complete(manager: Manager) -> None:
+    """Before an upgrade begins: undo what an earlier one has left on this root, if anything.
+
+    The lock is ours, so nobody is at it. Raises Busy if that one has changed roots, and IssuError
+    if what it left cannot be read or undone.
+    """
+    if not record.RECORD.exists():
+        return
+    story = record.load()
+    if story.phase not in UNDOABLE or not is_ours(story):
+        raise Busy(f"upgrade {story.id} has changed roots and has not ended",
+                   hint="`issu status` shows it; if it is stuck: systemctl restart "
+                        "issu-arrive.service")  # fmt: skip
+    logger.warning("upgrade %s was cut off and is not undone yet", story.id)
+    error = story.error or f"the agent died in phase {story.phase} (its undo was cut off)"
+    undo(manager, story, error, result=story.result or "failed")
+
+
+def is_ours(story: Record) -> bool:
+    """Whether / and PID 1's program are on the root that the upgrade was to leave."""
+    from . import live  # which brings what no other end of an upgrade needs
+
+    return live.root_dev() == live.pid1_dev() == story.old_dev
 
 
 def death(story: Record) -> str:
     """How the agent ended, from what PID 1 tells ExecStopPost= (systemd.exec(5))."""
     code, status = os.environ.get("EXIT_CODE", ""), os.environ.get("EXIT_STATUS", "")
-    if os.environ.get("SERVICE_RESULT") == "success" and story.phase is Phase.SWITCH:
+    result = os.environ.get("SERVICE_RESULT")
+    if result == "success" and story.phase is Phase.SWITCH:
         return STAYED
-    if os.environ.get("SERVICE_RESULT") == "success":
+    if result == "success" or (result, status) == ("protocol", "TERM"):  # before READY=1
         return f"stopped on request in phase {story.phase}"
-    if os.environ.get("SERVICE_RESULT") == "timeout":
+    if result == "timeout":
         return f"took too long in phase {story.phase} and was stopped"
     how = f"signal {status}" if code in ("killed", "dumped") else f"exit {status}"
     return f"the agent died in phase {story.phase} ({how})"
@@ -167,7 +197,9 @@ def main() -> int:
             if story.unit != unit or story.old_dev != os.stat("/").st_dev:  # noqa: PTH116
                 return 0
             with Manager() as manager:
-                result = "rolled-back" if story.phase is Phase.BACK else "failed"
+                result = story.result or "failed"
+                if story.phase is Phase.BACK:
+                    result = "rolled-back"
                 undo(manager, story, story.error or death(story), result=result)
     except (RecordError, Busy):
         return 0  # nothing was left, or somebody is at it

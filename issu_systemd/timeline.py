@@ -111,7 +111,8 @@ def remarks(report: Report, width: int) -> list[str]:
     """The findings with their way out, and the error; empty if all was well."""
     lines = []
     for row in table(report, "findings"):
-        label = f"  {string(row.get('severity')).upper()} {string(row.get('id'))}: "
+        note = f" ({row['note']})" if row.get("note") else ""
+        label = f"  {string(row.get('severity')).upper()}{note} {string(row.get('id'))}: "
         lines += _wrapped(label, string(row.get("text")), width)
         lines += _wrapped("    way out: ", string(row.get("way_out"), ""), width)
     error = _wrapped("Error: ", string(report.get("error"), ""), width)

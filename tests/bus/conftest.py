@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from issu_systemd import gate, history, netgate, record, uevents
+from issu_systemd import gate, history, log, netgate, record, uevents
 from issu_systemd.systemd import Manager
 from tests.bus import fake as stand_in
 from tests.bus import others
@@ -66,6 +66,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
         monkeypatch.setattr(record, name, found.issu / file)
     for function in (record.load, record.save):  # their argument has a default
         monkeypatch.setattr(function, "__defaults__", (found.record,))
+    monkeypatch.setattr(log, "JOURNAL", str(tmp_path / "no-journal"))
     monkeypatch.setattr(uevents, "DEVICES", found.issu / "devices")
     monkeypatch.setattr(uevents, "FOUND", found.issu / "uevents.json")
     monkeypatch.setattr(gate, "PLACE", found.system)

@@ -6,21 +6,40 @@ import json
 import os
 import socket
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from issu_systemd import agent, arrive, continuity, gate, record
+from issu_systemd import (
+    agent,
+    arrive,
+    continuity,
+    devices,
+    facts,
+    gate,
+    herald,
+    live,
+    preflight,
+    record,
+    request,
+)  # fmt: skip
+from issu_systemd.errors import IssuError
+from issu_systemd.evidence import Facts
 from issu_systemd.phase import ORDER, Phase
 from issu_systemd.record import Record
+from issu_systemd.request import Request
 from issu_systemd.systemd import Manager
 from tests.bus.conftest import Places
 from tests.bus.fake import Fake, State
 
 UNIT = "issu@-dev-nosuch.service"
+HERE = os.stat("/").st_dev  # noqa: PTH116
 CHANGES = ("StartUnit", "StopUnit", "KillUnit", "Reload", "SoftReboot", "SwitchRoot")
 
 
@@ -113,6 +132,258 @@ def test_without_pid_1_nothing_is_done(
     monkeypatch.setattr(agent, "Manager", partial(Manager, f"unix:path={tmp_path}/nobody"))
     assert run(monkeypatch, "/dev/nosuch") != 0
     assert list(places.issu.iterdir()) == []
+
+
+# --- the record, from the first instant ---------------------------------------------------------
+
+
+def test_the_record_is_there_before_anything_is_looked_at(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def look(target: str) -> devices.Device:
+        seen.append(record.load())
+        raise IssuError(f"{target}: no such device")
+
+    monkeypatch.setattr(devices, "resolve", look)
+    assert run(monkeypatch, "/dev/nosuch") == agent.REFUSED
+    [story] = seen
+    assert (story.phase, story.unit, story.strategy) == (Phase.PREFLIGHT, UNIT, "halt")
+    assert story.target == {"device": "/dev/nosuch"}
+    assert story.old_dev == HERE  # data/restore undoes by it
+    assert report(places)["id"] == story.id
+    assert list(places.issu.iterdir()) == []
+
+
+def test_a_full_run_is_no_reason_not_to_look(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Preflight says what to do about it; "no space left on device" alone would not."""
+
+    def full(story: Record) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(record, "save", full)
+    assert run(monkeypatch, "/dev/nosuch") == agent.REFUSED
+    assert "no such device" in report(places)["error"]
+
+
+# --- what was asked for -------------------------------------------------------------------------
+
+ASKED = Request("20260801T101500_1", UNIT, "/dev/nosuch", uid=1000, strategy="live")
+
+
+def test_a_request_is_what_the_upgrade_is(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request.leave(ASKED)
+    assert run(monkeypatch, "/dev/nosuch") == agent.REFUSED
+    found = report(places)
+    assert (found["id"], found["uid"], found["strategy"]) == ("20260801T101500_1", 1000, "live")
+    assert "no such device" in found["error"]
+    assert list(places.issu.iterdir()) == []  # taken
+    assert run(monkeypatch, "/dev/nosuch") == agent.REFUSED  # `systemctl start` has none
+    last = max(reports(places), key=lambda document: document["id"])
+    assert (last["uid"], last["strategy"]) == (0, "halt")
+
+
+def test_a_request_for_another_unit_is_left_alone(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request.leave(replace(ASKED, unit="issu@dev-other.service"))
+    assert run(monkeypatch, "/dev/nosuch") == agent.REFUSED
+    assert report(places)["id"] != ASKED.id
+    assert request.peek() == replace(ASKED, unit="issu@dev-other.service")
+
+
+def test_a_request_while_another_upgrade_runs_is_refused_under_its_own_id(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request.leave(ASKED)
+    with record.lock():
+        assert run(monkeypatch, "/dev/nosuch") == agent.REFUSED
+    assert report(places)["id"] == ASKED.id
+    assert report(places)["target"]["device"] == "/dev/nosuch"
+
+
+def test_an_unknown_strategy_is_refused(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    request.leave(replace(ASKED, strategy="warm"))
+    assert run(monkeypatch, "/dev/nosuch") == agent.REFUSED
+    assert report(places)["error"] == "warm is no strategy (there are: halt, live)"
+
+
+@pytest.fixture
+def short_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with one finding that forbids an upgrade, which stops for another reason after."""
+    device = devices.Device("/dev/sdb2", 2066, "ext4", read_only=False)
+    short = Facts(target="/dev/sdb2", target_dev=2066, root_dev=2049, root_device="/dev/sda1",
+                  memory_free=0)  # fmt: skip
+
+    def no_room() -> tuple[Path, bool]:
+        raise IssuError("this is as far as it gets")
+
+    monkeypatch.setattr(devices, "resolve", lambda target: device)
+    monkeypatch.setattr(facts, "gather", lambda manager, device, chosen: short)
+    monkeypatch.setattr(facts, "stage_directory", no_room)
+
+
+@pytest.mark.usefixtures("short_of_memory")
+@pytest.mark.parametrize(
+    ("force", "forceable", "reason", "note"),
+    [
+        ((), {"memory"}, "0 MiB of memory are available", None),
+        (("memory",), {"memory"}, "this is as far as it gets", "forced"),
+        (("swap",), {"memory", "swap"}, "0 MiB of memory are available", None),
+        (("memory",), set(), "memory cannot be forced (these can be: none)", "not looked at"),
+        (("memory", "root"), {"memory"}, "root cannot be forced (these can be: memory)",
+         "not looked at"),
+    ],
+    ids=["nothing", "the finding", "another", "not forceable", "one is not forceable"],
+)  # fmt: skip
+def test_what_is_forced_is_passed_over_and_told(
+    places: Places, monkeypatch: pytest.MonkeyPatch, force: tuple[str, ...], forceable: set[str],
+    reason: str, note: str | None,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(preflight, "FORCEABLE", frozenset(forceable))
+    request.leave(replace(ASKED, force=force))
+    assert run(monkeypatch, "/dev/sdb2") == agent.REFUSED
+    found = report(places)
+    assert found["error"].startswith(reason), found["error"]
+    notes = [f.get("note") for f in found["findings"] if f["id"] == "memory"]
+    assert notes == ([] if note == "not looked at" else [note])
+
+
+@pytest.mark.parametrize("listens", [True, False])
+def test_whoever_listens_is_told_before_anything_stops(
+    places: Places, monkeypatch: pytest.MonkeyPatch, *, listens: bool
+) -> None:
+    heard: list[Phase | None] = []
+    left: list[int] = []
+
+    def get_ready(manager: Manager, story: Record, chosen: object) -> None:
+        agent.enter(story, Phase.STAGE)
+
+    def leave(manager: Manager, story: Record, chosen: object) -> None:
+        left.append(len(heard))
+        raise IssuError("it does not leave")
+
+    def service() -> None:
+        with herald.listen():
+            ready.set()
+            while not herald.is_announced():
+                time.sleep(0.001)
+            heard.append(record.load().phase)
+            herald.told()
+
+    monkeypatch.setattr(agent, "examine", lambda manager, story, chosen: None)
+    monkeypatch.setattr(agent, "make_ready", get_ready)
+    monkeypatch.setitem(agent.STRATEGIES, "halt", agent.Strategy(get_ready, leave))
+    ready, thread = threading.Event(), threading.Thread(target=service)
+    if listens:
+        thread.start()
+        assert ready.wait(10)
+    assert run(monkeypatch, "/dev/sdb2") == agent.FAILED
+    if listens:
+        thread.join(10)
+    assert heard == ([Phase.STAGE] if listens else [])
+    assert left == [len(heard)]  # and then it left
+    assert report(places)["error"] == "it does not leave"
+
+
+# --- what an earlier upgrade left ---------------------------------------------------------------
+
+
+def leftover(phase: Phase, **more: Any) -> Record:
+    """The record of an upgrade that got as far as `phase`, and nobody is at it."""
+    story = Record(id="19990101T000000_0", started="y", unit="issu@dev-other.service")
+    story.phase, story.phases = phase, [{"name": phase.value, "start_usec": 1, "end_usec": None}]
+    story.old_dev, story.before = HERE, ["frr.service"]
+    for key, value in more.items():
+        setattr(story, key, value)
+    record.save(story)
+    return story
+
+
+@pytest.fixture
+def on_this_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "pid1_dev", lambda: HERE)
+
+
+def reports(places: Places) -> list[dict[str, Any]]:
+    """Every report, the oldest first."""
+    return [json.loads(file.read_text()) for file in sorted(places.history.iterdir())]
+
+
+@pytest.mark.usefixtures("on_this_root")
+@pytest.mark.parametrize("phase", ORDER[: ORDER.index(Phase.SWITCH) + 1])
+def test_what_was_left_on_this_root_is_undone_first(
+    pid1: Fake, places: Places, monkeypatch: pytest.MonkeyPatch, phase: Phase
+) -> None:
+    leftover(phase)
+    if phase is not Phase.PREFLIGHT:
+        gate.close([], ["frr.service"], survive=False)
+    pid1.be(State(units={"frr.service": "inactive"}))
+    assert run(monkeypatch, "/dev/nosuch") == agent.REFUSED
+    old, new = reports(places)
+    assert (old["id"], old["result"]) == ("19990101T000000_0", "failed")
+    assert old["error"] == f"the agent died in phase {phase} (its undo was cut off)"
+    assert (new["result"], new["error"][:22]) == ("refused", "/dev/nosuch: no such d")
+    started = ["StartUnit", "frr.service", "replace"] in pid1.calls("StartUnit")
+    assert started is (phase in (Phase.RELEASE, Phase.SWITCH))
+    assert list(places.issu.iterdir()) == []
+    assert not places.system.exists() or list(places.system.iterdir()) == []
+
+
+@pytest.mark.usefixtures("on_this_root")
+def test_the_next_upgrade_completes_an_undo_that_failed(
+    pid1: Fake, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reason is that of the first try; while it fails, nothing new begins."""
+    first = leftover(Phase.RELEASE, error="hydra.service did not stop", result="failed")
+    gate.close([], ["frr.service"], survive=False)
+    pid1.be(State(errors={"Reload": ["org.freedesktop.DBus.Error.Failed", "not now"]}))
+    assert run(monkeypatch, "/dev/nosuch") == agent.REFUSED
+    [refusal] = reports(places)
+    assert "not now" in refusal["error"]
+    assert record.load().id == first.id
+
+    pid1.be(State(units={"frr.service": "inactive"}))
+    assert run(monkeypatch, "/dev/nosuch") == agent.REFUSED
+    undone, _, last = reports(places)
+    assert (undone["id"], undone["error"]) == (first.id, "hydra.service did not stop")
+    assert "no such device" in last["error"]
+    assert list(places.issu.iterdir()) == []
+
+
+@pytest.mark.usefixtures("on_this_root")
+@pytest.mark.parametrize("where", ["arrive", "verify", "accept", "roll-back", "other root", "torn"])
+def test_one_that_has_changed_roots_is_left_alone(
+    pid1: Fake, places: Places, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    phase = Phase(where) if where in [*Phase] else Phase.SWITCH
+    leftover(phase, old_dev=HERE + (where == "other root"))
+    if where == "torn":  # PID 1 is of the one root, / is the other
+        monkeypatch.setattr(live, "pid1_dev", lambda: HERE + 1)
+    record.write_atomically(record.IN_PROGRESS, "x\n")
+    before = places.record.read_bytes()
+    assert run(monkeypatch, "/dev/nosuch") == agent.REFUSED
+    assert "19990101T000000_0 has changed roots" in report(places)["error"]
+    assert "systemctl restart issu-arrive.service" in report(places)["error"]
+    assert places.record.read_bytes() == before
+    assert (places.issu / "in-progress").exists()
+    assert pid1.calls(*CHANGES) == []
+
+
+def test_a_record_that_cannot_be_read_is_not_overwritten(
+    pid1: Fake, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places.issu.mkdir()
+    places.record.write_text("{")
+    assert run(monkeypatch, "/dev/nosuch") == agent.REFUSED
+    assert "record.json cannot be read" in report(places)["error"]
+    assert places.record.read_text() == "{"
+    assert pid1.calls(*CHANGES) == []
 
 
 # --- arrival where there was no switch ----------------------------------------------------------

@@ -208,6 +208,33 @@ def test_before_the_release_nothing_is_started(
     assert not places.record.exists()
 
 
+def test_a_refusal_leaves_the_flag_of_another_upgrade_alone(
+    manager: Manager, pid1: Fake, places: Places
+) -> None:
+    story = story_in(Phase.PREFLIGHT)
+    prepared(places, story)
+    settle.undo(manager, story, "another upgrade is in progress", result="refused")
+    assert {path.name for path in places.issu.iterdir()} == {"in-progress", "skip"}
+    assert list(places.system.iterdir())
+    assert pid1.calls("Reload") == []
+
+
+@pytest.mark.parametrize("result", ["refused", "failed"])
+def test_an_undo_that_is_cut_off_leaves_its_reason(
+    manager: Manager, pid1: Fake, places: Places, monkeypatch: pytest.MonkeyPatch, result: str
+) -> None:
+    def die(stage: Path, *, made: bool) -> None:
+        raise KeyboardInterrupt
+
+    story = story_in(Phase.PREFLIGHT, stage="/nosuch")
+    monkeypatch.setattr(settle.facts, "unstage", die)
+    with pytest.raises(KeyboardInterrupt):
+        settle.undo(manager, story, "it went wrong", result=result)
+    monkeypatch.undo()
+    left = record.load(places.record)
+    assert (left.result, left.error) == (result, "it went wrong")
+
+
 def call_main(monkeypatch: pytest.MonkeyPatch, pid1: Fake, unit: str) -> int:
     """data/restore's program, on the stand-in."""
     monkeypatch.setattr(settle, "Manager", partial(Manager, pid1.address, peer_to_peer=False))

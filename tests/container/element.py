@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.rig import loop, roots, wait
+from tests.rig import loop, roots, sh, wait
 from tests.rig.machine import Machine
 
 Customize = Callable[[Path], None]
@@ -138,6 +138,13 @@ def element(
         yield Element(machine, str(machine.devices[0]), str(machine.devices[1]))
 
 
+def change(device: str, script: str) -> None:
+    """Run a script in the file system on `device`, which is mounted for nobody else."""
+    mount = 'mount "$0" /mnt; cd /mnt; eval "$1"; cd /; umount /mnt'
+    apart = ["unshare", "--mount", "--propagation=private"]
+    sh.run([*apart, "sh", "-euc", mount, device, script])
+
+
 def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     """What is in one state of an element and not in the other."""
     found = []
@@ -195,6 +202,18 @@ def gate_first_boot(root: Path) -> None:
     conditions = f"[Unit]\nConditionNeedsUpdate=/etc\nConditionPathExists={GATE}\n"
     start = f"ExecStart=/usr/bin/head -c1 {GATE}\nExecStart=/usr/bin/rm {GATE}\n"
     write_unit(root, "gate.service", f"{conditions}[Service]\nType=oneshot\n{start}")
+
+
+LOOK_GATE = "/look-gate"  # a named pipe in the target; whoever looks at it waits there
+
+
+def gate_preflight(root: Path) -> None:
+    """Let `issu --version` in the target at `root`, which preflight asks, wait at LOOK_GATE."""
+    program = root / "usr/bin/issu"
+    program.rename(program.with_suffix(".real"))
+    wait_here = f"test ! -p {LOOK_GATE} || /usr/bin/head -c1 {LOOK_GATE} >/dev/null"
+    program.write_text(f'#!/bin/sh\n{wait_here}\nexec "$0.real" "$@"\n')
+    program.chmod(0o755)
 
 
 def is_blocked(machine: Machine, fifo: str) -> bool:

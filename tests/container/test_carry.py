@@ -148,7 +148,7 @@ STORY = (
     "Journal started",
     "arrived on {target}",
     "Reached target graphical.target - Graphical Interface.",
-    "result: accepted",
+    ": accepted: Debian GNU/Linux 13 (trixie) runs",
     ": thirteen",
 )
 

@@ -1,20 +1,26 @@
 """Kill -9 and cancel, wherever an upgrade stands: the element is as it was, the next one works."""
 
+import json
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.rig import traces
-from tests.rig.machine import Machine
 
 from .element import (
     GATE,
+    LOOK_GATE,
     Element,
     active,
     assert_as_before,
+    change,
     element,
     gate_first_boot,
+    gate_preflight,
     is_blocked,
     let_go,
     row,
@@ -25,6 +31,7 @@ from .element import (
 
 PAIRS = [("bookworm", "trixie"), ("trixie", "bookworm")]
 STOP_GATE = "/run/stop-gate"  # if there is one, slow.service waits at it when it is stopped
+BACK_GATE = "/run/back-gate"  # if there is one, slow.service waits at it when it is started
 ARRIVE_GATE = "/run/arrive-gate"  # made by an upgrade's new root, whose default target waits at it
 IDLE = "[Service]\nExecStart=/usr/bin/sleep infinity\n"
 BY_HAND = {
@@ -38,6 +45,7 @@ BY_HAND = {
 }
 SLOW = f"""
 [Service]
+ExecStartPre=-/usr/bin/sh -c 'test ! -p {BACK_GATE} || exec /usr/bin/head -c1 {BACK_GATE}'
 ExecStart=/usr/bin/sleep infinity
 ExecStop=-/usr/bin/sh -c 'test ! -p {STOP_GATE} || exec /usr/bin/head -c1 {STOP_GATE}'
 TimeoutStopSec=5min
@@ -61,6 +69,7 @@ def in_source(root: Path) -> None:
 
 def in_target(root: Path) -> None:
     gate_first_boot(root)
+    gate_preflight(root)
     write_unit(root, "late.service", LATE)
 
 
@@ -91,8 +100,35 @@ def unit_of(e: Element) -> str:
     return f"issu@{e.target.replace('/', '-')}.service"
 
 
-def kill(machine: Machine, unit: str) -> None:
-    machine.systemctl("kill", "--kill-whom=main", "--signal=KILL", unit)
+HOW = {
+    "kill": ["kill", "--kill-whom=main", "--signal=KILL"],
+    "term": ["kill", "--kill-whom=main", "--signal=TERM"],
+    "cancel": ["stop", "--no-block"],
+}
+
+
+def end(e: Element, how: str) -> None:
+    """Kill the agent, or ask it to go."""
+    e.machine.systemctl(*HOW[how], unit_of(e))
+
+
+def check_ended(e: Element, report: dict[str, Any], how: str, phase: str) -> None:
+    """The report says in which phase the upgrade ended, and by what."""
+    died = f"the agent died in phase {phase} (signal KILL)"
+    assert report["result"] == "failed"
+    assert report["error"] == (died if how == "kill" else f"stopped on request in phase {phase}")
+    if how == "cancel":
+        assert shown(e.machine, unit_of(e), "ActiveState") == "inactive"  # as told: no failure
+
+
+@contextmanager
+def look_gate(e: Element) -> Iterator[None]:
+    """Whoever starts an upgrade meanwhile waits in preflight."""
+    change(e.target, f"mkfifo {LOOK_GATE[1:]}")
+    try:
+        yield
+    finally:
+        change(e.target, f"rm {LOOK_GATE[1:]}")
 
 
 def start_up_to(e: Element, gate: str) -> None:
@@ -106,57 +142,62 @@ def start_up_to(e: Element, gate: str) -> None:
     assert start.wait(60) == 0
 
 
-def test_killed_in_staging(e: Element) -> None:
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize(("phase", "gate"), [("preflight", LOOK_GATE), ("stage", GATE)])
+def test_ended_before_anything_stopped(e: Element, phase: str, gate: str, how: str) -> None:
     before, units, ids = e.state(), active(e.machine), set(e.ids())
-    start = e.machine.popen(["systemctl", "start", f"issu@{e.target}"])
-    wait_blocked(e.machine, GATE)
-    kill(e.machine, unit_of(e))
-    assert start.wait(60) != 0
-    report = e.wait_end(ids)
-    assert report["result"] == "failed"
-    assert "the agent died in phase stage" in report["error"]
-    assert "KILL" in report["error"]
+    with look_gate(e) if gate == LOOK_GATE else nullcontext():
+        start = e.machine.popen(["systemctl", "start", f"issu@{e.target}"])
+        wait_blocked(e.machine, gate)
+        told = e.machine.run(["issu", "status"]).stdout
+        assert f": {phase}, going to" in told
+        end(e, how)
+        assert start.wait(60) != 0
+        report = e.wait_end(ids)
+    check_ended(e, report, how, phase)
     assert_as_before(e, before, units)
     assert report["units"] == []
     assert report["outage_usec"] in (0, None)
 
 
-def test_cancelled_in_staging(e: Element) -> None:
+def test_the_next_one_undoes_what_nobody_undid(e: Element) -> None:
+    """The agent is killed in staging, and restore does not run."""
     before, units, ids = e.state(), active(e.machine), set(e.ids())
     start = e.machine.popen(["systemctl", "start", f"issu@{e.target}"])
     wait_blocked(e.machine, GATE)
-    e.machine.systemctl("stop", unit_of(e))
+    restore = e.machine.path("/usr/lib/issu/restore")
+    restore.rename(restore.with_suffix(".away"))
+    end(e, "kill")
     assert start.wait(60) != 0
-    report = e.wait_end(ids)
-    assert report["result"] == "failed"
-    assert report["error"] == "stopped on request in phase stage"
+    restore.with_suffix(".away").rename(restore)
+    left = json.loads(e.machine.path("/run/issu/record.json").read_text())
+    assert left["phase"] == "stage"
+    assert set(e.ids()) == ids
+    check_completed(e, left["id"], "the agent died in phase stage (its undo was cut off)")
     assert_as_before(e, before, units)
-    assert shown(e.machine, unit_of(e), "ActiveState") == "inactive"  # as told: no failure
 
 
-@pytest.mark.parametrize("how", ["kill", "cancel"])
+def check_completed(e: Element, left: str, error: str) -> None:
+    """The next upgrade undoes the one whose id is `left` before it begins; then it is cancelled."""
+    known = set(e.ids())
+    os.mkfifo(e.machine.path(f"/sysroot{LOOK_GATE}"))
+    start = e.machine.popen(["systemctl", "start", f"issu@{e.target}"])
+    wait_blocked(e.machine, LOOK_GATE)
+    assert set(e.ids()) == known | {left}
+    assert (e.report(left)["result"], e.report(left)["error"]) == ("failed", error)
+    end(e, "cancel")
+    assert start.wait(60) != 0
+    e.wait_end(known | {left})
+    change(e.target, f"rm {LOOK_GATE[1:]}")
+
+
+@pytest.mark.parametrize("how", HOW)
 def test_ended_in_release(e: Element, how: str) -> None:
     """Everything else is stopped and one unit will not: now the agent goes."""
     before, units, ids = e.state(), active(e.machine), set(e.ids())
-    e.machine.run(["mkfifo", STOP_GATE])
-    start_up_to(e, STOP_GATE)
-    gone = units - active(e.machine)
-    assert {"nginx.service", "by-hand.service", "multi-user.target"} <= gone
-
-    e.machine.path(STOP_GATE).rename(e.machine.path("/run/old-gate"))
-    if how == "kill":
-        kill(e.machine, unit_of(e))
-    else:
-        e.machine.systemctl("stop", "--no-block", unit_of(e))
-    let_go(e.machine, "/run/old-gate")
+    end_in_release(e, how, units)
     report = e.wait_end(ids)
-    e.machine.path("/run/old-gate").unlink()
-    assert report["result"] == "failed"
-    if how == "kill":
-        assert "the agent died in phase release" in report["error"]
-        assert "KILL" in report["error"]
-    else:
-        assert report["error"] == "stopped on request in phase release"
+    check_ended(e, report, how, "release")
     assert [f for f in report["findings"] if f["severity"] != "info"] == []
     assert_as_before(e, before, units)
     assert row(report, "by-hand.service")["action"] == "restarted"
@@ -164,11 +205,62 @@ def test_ended_in_release(e: Element, how: str) -> None:
     assert report["outage_usec"], report
 
 
+def end_in_release(e: Element, how: str, units: set[str]) -> None:
+    """Start an upgrade and end it while slow.service is the last that stops."""
+    e.machine.run(["mkfifo", STOP_GATE])
+    start_up_to(e, STOP_GATE)
+    gone = units - active(e.machine)
+    assert {"nginx.service", "by-hand.service", "multi-user.target"} <= gone
+
+    e.machine.path(STOP_GATE).rename(e.machine.path("/run/old-gate"))
+    end(e, how)
+    let_go(e.machine, "/run/old-gate")
+    e.machine.path("/run/old-gate").unlink()
+
+
+def test_the_next_one_completes_an_undo_that_was_killed(e: Element) -> None:
+    """The agent is killed in release, and restore when it has started again all units but one."""
+    before, units, ids = e.state(), active(e.machine), set(e.ids())
+    e.machine.run(["mkfifo", BACK_GATE])
+    end_in_release(e, "kill", units)
+    wait_blocked(e.machine, BACK_GATE)
+    e.machine.systemctl("kill", "--kill-whom=control", "--signal=KILL", unit_of(e))
+    e.machine.wait_for(
+        lambda: shown(e.machine, unit_of(e), "ActiveState") == "failed", 20, "restore is dead"
+    )
+    let_go(e.machine, BACK_GATE)
+    e.machine.path(BACK_GATE).unlink()
+    left = json.loads(e.machine.path("/run/issu/record.json").read_text())
+    assert set(e.ids()) == ids
+    check_completed(e, left["id"], "the agent died in phase release (signal KILL)")
+    assert_as_before(e, before, units)
+
+
+def refuse_another(e: Element) -> None:
+    """An upgrade that has changed roots is left alone by another one, though nobody is at it."""
+    e.machine.systemctl("stop", "issu-arrive.service")
+    record, known = e.machine.path("/run/issu/record.json"), set(e.ids())
+    before = record.read_text()
+    status, _ = e.start(e.source)
+    assert status != 0
+    (refusal,) = set(e.ids()) - known
+    assert e.report(refusal)["result"] == "refused"
+    assert f"{json.loads(before)['id']} has changed roots" in e.report(refusal)["error"]
+    assert "systemctl restart issu-arrive.service" in e.report(refusal)["error"]
+    assert record.read_text() == before
+    e.machine.systemctl("reset-failed", "issu@*")
+    e.machine.systemctl("start", "--no-block", "issu-arrive.service")
+    e.machine.wait_for(lambda: shown(e.machine, "issu-arrive.service", "ActiveState") == "active",
+                       20, "issu-arrive.service goes on")  # fmt: skip
+
+
 def test_the_next_one_succeeds_though_its_arrival_is_killed(e: Element) -> None:
     """Killed while it waits for the services of the new root, it is started again."""
-    ids, boot_id = set(e.ids()), e.machine.boot_id()
+    boot_id = e.machine.boot_id()
     start_up_to(e, ARRIVE_GATE)
-    kill(e.machine, "issu-arrive.service")
+    refuse_another(e)
+    ids = set(e.ids())
+    e.machine.systemctl(*HOW["kill"], "issu-arrive.service")
 
     def again() -> bool:
         unit = "issu-arrive.service"

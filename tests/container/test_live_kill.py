@@ -17,6 +17,7 @@ PACKAGE = "usr/lib/python3/dist-packages/issu_systemd"
 PAIRS = [("bookworm", "trixie"), ("trixie", "bookworm")]
 # Where the process dies: after which call of which module.
 POINTS = {
+    "resolve": ("devices.py", "resolve"),
     "stop": ("live.py", "stop"),
     "prepare": ("pivot.py", "prepare"),
     "pivot": ("pivot.py", "swap"),
@@ -87,12 +88,14 @@ def upgrade_with_a_death(e: Element, point: str, target: str | None = None) -> d
     return report
 
 
-@pytest.mark.parametrize("point", ["stop", "prepare"])
-def test_before_the_pivot(e: Element, point: str) -> None:
+@pytest.mark.parametrize(
+    ("point", "phase"), [("resolve", "preflight"), ("stop", "release"), ("prepare", "release")]
+)
+def test_before_the_pivot(e: Element, point: str, phase: str) -> None:
     old, before = suite(e), services(e)
     report = upgrade_with_a_death(e, point)
     assert report["result"] == "failed"
-    assert report["error"] == "the agent died in phase release (signal KILL)"
+    assert report["error"] == f"the agent died in phase {phase} (signal KILL)"
     e.machine.wait_for(
         lambda: "issu@" in e.machine.systemctl("--failed"), 30, "the agent's own unit has failed"
     )

@@ -15,6 +15,7 @@ from tests.rig.machine import Machine
 from .element import (
     GATE,
     Element,
+    change,
     changes,
     element,
     gate_first_boot,
@@ -130,13 +131,6 @@ def assert_unchanged(e: Element, before: dict[str, Any]) -> None:
     with suppress(wait.Timeout):
         e.machine.wait_for(lambda: e.state() == before, 5, "the state is as it was")
     assert changes(before, e.state()) == []
-
-
-def change(device: str, script: str) -> None:
-    """Run a script in the file system on `device`, which is mounted for nobody else."""
-    mount = 'mount "$0" /mnt; cd /mnt; eval "$1"; cd /; umount /mnt'
-    apart = ["unshare", "--mount", "--propagation=private"]
-    sh.run([*apart, "sh", "-euc", mount, device, script])
 
 
 # -- what is named -------------------------------------------------------------------------------

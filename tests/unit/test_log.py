@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import logging
 import os
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
@@ -81,7 +84,47 @@ def test_while_the_journal_listens_the_kernel_hears_nothing(
 def test_when_the_journal_is_gone_the_kernel_hears(kmsg: Path) -> None:
     with dead_journal():
         logging.getLogger("x").warning("first\nsecond line")
-    assert kmsg.read_text() == "<4>20260801T101500Z-7f3a: first second line"  # one record, one line
+    assert kmsg.read_text() == "<4>20260801T101500Z-7f3a: first second line\n"  # one record
+
+
+def test_once_the_journal_is_gone_every_line_goes_to_the_kernel(kmsg: Path) -> None:
+    with dead_journal():
+        for n in range(3):
+            logging.getLogger("x").info("%d%s", n, "!" * 2000)
+    lines = kmsg.read_text().splitlines()
+    assert [line.partition(": ")[2][:2] for line in lines] == ["0!", "1!", "2!"]
+    assert max(map(len, lines)) < 1024
+
+
+ROOT = Path(__file__).parents[2]
+DEAF = """
+import logging, sys
+from issu_systemd import log
+log.KMSG = sys.argv[1]
+if sys.argv[2] == "ours":
+    log.setup("x")
+else:
+    logging.basicConfig()
+sys.stdin.read()  # until nobody reads standard error any more
+logging.error("y")
+"""
+
+
+@pytest.mark.parametrize(("whose", "status"), [("ours", 0), ("python's own", 120)])
+def test_a_journal_that_is_gone_does_not_change_the_exit_status(
+    kmsg: Path, whose: str, status: int
+) -> None:
+    """systemd would take restore for failed; the negative control is Python's own handler."""
+    argv = [sys.executable, "-c", DEAF, str(kmsg), whose]
+    ours, theirs = socket.socketpair()  # both streams of a unit are one socket of journald's
+    with ours, theirs:
+        process = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=theirs, stderr=theirs, cwd=ROOT, env={}
+        )  # fmt: skip
+    with process:
+        assert process.stdin
+        process.stdin.close()
+        assert process.wait(30) == status
 
 
 def test_when_standard_error_is_closed(kmsg: Path) -> None:
@@ -89,7 +132,7 @@ def test_when_standard_error_is_closed(kmsg: Path) -> None:
     stream.close()
     with redirect_stderr(stream):
         logging.getLogger("x").info("y")
-    assert kmsg.read_text() == "<6>20260801T101500Z-7f3a: y"
+    assert kmsg.read_text() == "<6>20260801T101500Z-7f3a: y\n"
 
 
 def test_when_nobody_listens_nothing_is_raised(

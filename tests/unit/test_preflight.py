@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from issu_systemd import preflight
 from issu_systemd.evidence import Facts, Tree, by_age, version
 from issu_systemd.preflight import (
     BLOCK,
@@ -241,3 +242,16 @@ def test_the_kernels_settings_need_both_roots() -> None:
     assert judge(replace(GOOD, sysctl=True)) == []
     assert judge(replace(GOOD, tree=replace(TREE, sysctl=True))) == []
     assert judge(replace(GOOD, tree=OLDER)) == []
+
+
+# --- forced -------------------------------------------------------------------------------------
+
+
+def test_what_is_forced_no_longer_forbids() -> None:
+    a, b = (Finding(id, BLOCK, "x", "y") for id in ("a", "b"))
+    assert blocks([a, b, Finding("c", WARN, "x", "y")]) == [a, b]
+    assert blocks([a, b], ["b", "nosuch"]) == [a]
+
+
+def test_what_can_be_forced_is_found_by_a_check() -> None:
+    assert {id for id, severity, *_ in CASES if severity == BLOCK} >= preflight.FORCEABLE

@@ -35,6 +35,7 @@ def full() -> Record:
         started="2026-08-01T10:15:00+00:00",
         unit="issu@-dev-sdb2.service",
         uid=1000,
+        force=["battery"],
         phase=Phase.ARRIVE,
         phases=[
             {"name": "preflight", "start_usec": 80_000_000, "end_usec": 81_000_000},
@@ -109,8 +110,8 @@ def test_the_golden_file_of_an_older_version_is_read() -> None:
     """What version 0.1 wrote: the root that is left may be that old."""
     old = load(GOLDEN.with_name("record-v1-of-0.1.json"))
     assert replace(
-        full(), uid=0, lifted=[], plan=[], moved=[], hold_made=False, parallel=1, sessions="keep",
-        restart_timeout_usec=120_000_000, settle_usec=1_000_000, steps={},
+        full(), uid=0, force=[], lifted=[], plan=[], moved=[], hold_made=False, parallel=1,
+        sessions="keep", restart_timeout_usec=120_000_000, settle_usec=1_000_000, steps={},
     ) == old  # fmt: skip
 
 

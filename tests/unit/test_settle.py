@@ -134,8 +134,16 @@ def test_what_was_skipped_is_gated_template_or_not() -> None:
             {"SERVICE_RESULT": "success", "EXIT_CODE": "killed", "EXIT_STATUS": "TERM"},
             "stopped on request in phase stage",
         ),
+        (
+            {"SERVICE_RESULT": "protocol", "EXIT_CODE": "killed", "EXIT_STATUS": "TERM"},
+            "stopped on request in phase stage",
+        ),
+        (
+            {"SERVICE_RESULT": "protocol", "EXIT_CODE": "exited", "EXIT_STATUS": "0"},
+            "the agent died in phase stage (exit 0)",
+        ),
     ],
-    ids=["killed", "dumped", "exited", "timeout", "stopped"],
+    ids=["killed", "dumped", "exited", "timeout", "stopped", "SIGTERM", "protocol"],
 )
 def test_how_the_agent_ended(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], says: str

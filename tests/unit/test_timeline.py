@@ -112,6 +112,14 @@ def test_findings_and_way_out() -> None:
     assert "not switched" in text and "\nUnits" not in text
 
 
+def test_a_finding_that_was_forced_says_so(accepted: dict[str, Any]) -> None:
+    found = {"id": "swap", "severity": "block", "text": "there is swap", "way_out": "swapoff"}
+    accepted["findings"] = [found, found | {"id": "battery", "note": "forced"}]
+    lines = section(render(accepted), "Findings")
+    assert "  BLOCK swap: there is swap" in lines
+    assert "  BLOCK (forced) battery: there is swap" in lines
+
+
 def test_no_error_no_line(accepted: dict[str, Any]) -> None:
     assert "Error" not in render(accepted)
 
