@@ -9,7 +9,7 @@ from itertools import count
 
 from .contract import NAME, Typed
 from .errors import IssuError, NotAuthorized
-from .interface import BUS, BusError, Call, Connection
+from .interface import BUS, BUS_PATH, BusError, Call, Connection
 
 POLKIT, PATH = "org.freedesktop.PolicyKit1", "/org/freedesktop/PolicyKit1/Authority"
 AUTHORITY = f"{POLKIT}.Authority"
@@ -26,7 +26,7 @@ async def caller_of(bus: Connection, call: Call) -> tuple[int, int]:
     """User and process id of whoever calls; raises NotAuthorized if it has gone."""
     try:
         [found] = await bus.call(
-            BUS, "/org/freedesktop/DBus", BUS, "GetConnectionCredentials", "s", call.sender
+            BUS, BUS_PATH, BUS, "GetConnectionCredentials", "s", call.sender
         )
         return int(found["UnixUserID"]), int(found.get("ProcessID", 0))
     except (BusError, KeyError) as error:

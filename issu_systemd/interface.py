@@ -27,8 +27,9 @@ from .request import shown
 
 log = logging.getLogger(__name__)
 
-BUS = "org.freedesktop.DBus"
+BUS, BUS_PATH = "org.freedesktop.DBus", "/org/freedesktop/DBus"
 CALL_SEC = 25.0  # for an answer to a call of ours
+LAST_SEC = 2.0  # for the bus itself, when the caller is in a hurry
 CALLS_MOST = 1024  # that wait for an answer of ours
 # The first that fits counts.
 ERRORS: tuple[tuple[type[Exception], str], ...] = (
@@ -116,7 +117,7 @@ class Connection:
 
     async def disown(self, name: str) -> None:
         """Give a name back; who calls it from now on calls another process."""
-        await self.call(BUS, f"/{BUS.replace('.', '/')}", BUS, "ReleaseName", "s", name)
+        await self.call(BUS, BUS_PATH, BUS, "ReleaseName", "s", name, timeout=LAST_SEC)
 
     @property
     def busy(self) -> int:
@@ -130,13 +131,12 @@ class Connection:
 
     async def call(
         self, name: str, path: str, interface: str, member: str, sign: str = "", *args: Any,
-        timeout: float = CALL_SEC, interactive: bool = False,
+        timeout: float = CALL_SEC,
     ) -> list[Any]:  # fmt: skip
         """Call a method of somebody and return plain values; raises BusError."""
-        flags = MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION if interactive else MessageFlag.NONE
         message = Message(
             destination=name, path=path, interface=interface, member=member, signature=sign,
-            body=[dressed(arg) for arg in args], flags=flags,
+            body=[dressed(arg) for arg in args],
         )  # fmt: skip
         try:
             reply = await asyncio.wait_for(self._bus.call(message), timeout)
@@ -145,8 +145,7 @@ class Connection:
         except Exception as error:
             text = f"the connection to the bus is lost: {error}"
             raise BusError(f"{BUS}.Error.Disconnected", text) from error
-        if reply is None:
-            return []
+        assert reply is not None  # it was asked for
         if reply.message_type is MessageType.ERROR:
             raise BusError(reply.error_name, str(reply.body[0]) if reply.body else "no words")
         return [plain(value) for value in reply.body]
@@ -157,16 +156,16 @@ class Connection:
         await self._send(Message.new_signal(path, interface, member, sign, dressed(list(args))))
 
     async def tell_changed(self, path: str, interface: str, changed: Mapping[str, Any]) -> None:
-        """Send PropertiesChanged for those of the values that are properties that change."""
+        """Send PropertiesChanged with new values."""
         types = self._objects.interfaces[interface].properties
-        values = {name: Typed(types[name], changed[name]) for name in changed}
+        values = {name: Typed(types[name], value) for name, value in changed.items()}
         body, sign = dressed([interface, values, []]), "sa{sv}as"
         await self._send(Message.new_signal(path, PROPERTIES, "PropertiesChanged", sign, body))
 
     async def flush(self) -> None:
         """Return once the bus has taken in all that was sent."""
         with suppress(BusError):
-            await self.call(BUS, f"/{BUS.replace('.', '/')}", BUS, "GetId", timeout=2)
+            await self.call(BUS, BUS_PATH, BUS, "GetId", timeout=LAST_SEC)
 
     async def _send(self, message: Message) -> None:
         if not self._bus.connected:

@@ -88,8 +88,10 @@ def system_bus(place: Path) -> Iterator[str]:
     with daemon:
         assert daemon.stdout
         assert daemon.stdout.readline(), "dbus-daemon did not start"
-        yield address
-        daemon.terminate()
+        try:
+            yield address
+        finally:
+            daemon.terminate()
 
 
 class _AuthAs(AuthExternal):

@@ -485,11 +485,13 @@ def test_no_call_is_lost_when_it_ends(machine: Machine) -> None:
     """What reaches it before it gives its name back is answered; what comes later finds none."""
 
     async def part(root: Caller, process: subprocess.Popen[bytes]) -> None:
-        answers = []
+        asked = [asyncio.ensure_future(root.get("Phase")) for _ in range(60)]
+        await asked[0]
+        process.terminate()
         while process.poll() is None:
-            asked = [root.get("Phase") for _ in range(20)]
-            process.terminate()
-            answers += await asyncio.gather(*asked, return_exceptions=True)
+            asked += [asyncio.ensure_future(root.get("Phase")) for _ in range(20)]
+            await asyncio.wait(asked)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
         said = {a if isinstance(a, str) else getattr(a, "short", str(a)) for a in answers}
         assert "idle" in said
         assert said <= {"idle", "ServiceUnknown"}
