@@ -117,8 +117,10 @@ def check_ended(e: Element, report: dict[str, Any], how: str, phase: str) -> Non
     died = f"the agent died in phase {phase} (signal KILL)"
     assert report["result"] == "failed"
     assert report["error"] == (died if how == "kill" else f"stopped on request in phase {phase}")
+    state = lambda: shown(e.machine, unit_of(e), "ActiveState")  # noqa: E731
+    e.machine.wait_for(lambda: state() != "deactivating", 20, "restore has ended")
     if how == "cancel":
-        assert shown(e.machine, unit_of(e), "ActiveState") == "inactive"  # as told: no failure
+        assert state() == "inactive"  # as told: no failure
 
 
 @contextmanager
