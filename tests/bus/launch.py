@@ -10,12 +10,23 @@ import json
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from issu_systemd import contract, devices, history, inquiry, observer, record, service  # noqa: E402
+from issu_systemd import (  # noqa: E402
+    contract,
+    devices,
+    history,
+    inquiry,
+    observer,
+    record,
+    service,
+    systemd,
+    wayback,
+)
 from issu_systemd.errors import Refused  # noqa: E402
 
 DEV = "/dev/issu-test/"
@@ -42,11 +53,16 @@ def check(place: Path) -> int:
 def main(place: Path, idle_sec: float) -> int:
     record.DIRECTORY = place / "issu"
     record.RECORD = record.DIRECTORY / "record.json"
+    record.VERDICT = record.DIRECTORY / "verdict.json"
+    record.WAY_BACK = record.DIRECTORY / "way-back.json"
+    record.load.__defaults__ = record.save.__defaults__ = (record.RECORD,)
     record.HISTORY = history.PLACE = place / "history"
     contract.INSTALLED = ROOT / "data/dbus/org.issu1.xml"
     devices.find = lambda name: find(place, name)
     observer.running_root = lambda: f"{DEV}a"
     inquiry.PROGRAM = (sys.executable, __file__, "check", str(place))
+    bus = os.environ["DBUS_SYSTEM_BUS_ADDRESS"]
+    systemd.Manager = wayback.Manager = partial(systemd.Manager, bus, peer_to_peer=False)
     service.IDLE_SEC = idle_sec
     service.root_dev = lambda: int((place / "root").read_text())
     service.pid1_dev = lambda: int((place / "pid1").read_text())

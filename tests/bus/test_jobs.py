@@ -543,3 +543,51 @@ def test_everybody_is_told_before_the_agent_leaves(machine: Machine, monkeypatch
 
     play(machine, part)
     assert not herald.announce(SOON_SEC)  # the service is gone: nobody to wait for
+
+
+# --- Accept and Rollback ------------------------------------------------------------------------
+
+
+def test_without_an_upgrade_there_is_nothing_to_accept_or_to_take_back(machine: Machine) -> None:
+    async def part(root: Caller, _: Any) -> None:
+        for method in ("Accept", "Rollback"):
+            assert (await root.refused(root.ask(method))).short == "NoSuchJob"
+
+    play(machine, part)
+
+
+def waits(machine: Machine) -> None:
+    """An upgrade is healthy and waits for its acceptance."""
+    story = Record(id="20260101", started="", unit=UNIT, phase=Phase.ACCEPT, deadline_usec=7)
+    machine.save(story)
+
+
+@pytest.mark.parametrize(("method", "word"), [("Accept", "accept"), ("Rollback", "roll-back")])
+def test_the_verdict_on_an_upgrade_that_waits(
+    machine: Machine, pid1_there: Fake, method: str, word: str
+) -> None:
+    waits(machine)
+
+    async def part(root: Caller, _: Any) -> None:
+        assert await root.get("AcceptDeadlineUSec") == 7
+        await root.ask(method)
+        decided = json.loads((machine.issu / "verdict.json").read_text())
+        assert (decided["id"], decided["word"]) == ("20260101", word)
+        other = {"Accept": "Rollback", "Rollback": "Accept"}[method]
+        refusal = await root.refused(root.ask(other))
+        assert refusal.short == "Failed" and "was decided before" in str(refusal)
+
+    play(machine, part)
+    assert ["StartUnit", "issu-arrive.service", "replace"] in pid1_there.calls("StartUnit")
+
+
+def test_rollback_of_an_accepted_upgrade_is_an_upgrade(machine: Machine, pid1_there: Fake) -> None:
+    machine.report("20260101", "accepted")
+
+    async def part(root: Caller, _: Any) -> None:
+        await root.ask("Rollback")
+
+    play(machine, part)
+    unit = UNIT.replace("b.service", "a.service")
+    assert pid1_there.calls("StartUnit") == [["StartUnit", unit, "replace"]]
+    assert json.loads((machine.issu / "way-back.json").read_text())["of"] == "20260101"

@@ -222,15 +222,7 @@ def test_an_inhibitor_needs_words(shared: Machine, words: tuple[str, str]) -> No
     as_root(shared, play)
 
 
-# --- Accept, Rollback, the past -----------------------------------------------------------------
-
-
-def test_without_an_upgrade_that_waits_there_is_nothing_to_accept(shared: Machine) -> None:
-    async def play(root: Caller) -> None:
-        for method in ("Accept", "Rollback"):
-            assert (await root.refused(root.ask(method))).short == "NoSuchJob"
-
-    as_root(shared, play)
+# --- the past -----------------------------------------------------------------
 
 
 # --- polkit -------------------------------------------------------------------------------------
