@@ -13,13 +13,12 @@ from issu_systemd.preflight import (
     BLOCK,
     CHECKS,
     INFO,
-    MEMORY_MIN_BYTES,
-    RUN_MIN_BYTES,
     WARN,
     Finding,
     blocks,
     judge,
 )
+from issu_systemd.preflight_machine import MEMORY_MIN_BYTES, RUN_MIN_BYTES
 
 KERNEL = "6.1.0-40-amd64"
 TREE = Tree(
