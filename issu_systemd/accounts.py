@@ -50,6 +50,8 @@ def owners(patterns: Iterable[str], points: Iterable[str]) -> dict[tuple[str, in
 def walk(top: str) -> Iterator[Path]:
     """A path and all below it on the same file system; no link is followed."""
     yield Path(top)
+    if Path(top).is_symlink():  # os.walk would follow it
+        return
     with suppress(OSError):
         device = os.lstat(top).st_dev
         for place, directories, names in os.walk(top):

@@ -42,9 +42,10 @@ def text(root: Path, path: str, *, limit: int = MAX_TEXT) -> str:
         fd = os.open(resolve(root, path), os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
     except (OSError, ValueError):
         return ""
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        return ""
     with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return ""
         try:
             return file.read(limit).decode(errors="replace")
         except OSError:  # a torn disk
