@@ -112,6 +112,7 @@ def unstage(stage: Path, *, made: bool) -> None:
 
 def look(facts: Facts, root: Path, carried: tuple[str, ...] = ()) -> Facts:
     """The facts completed by what the tree mounted at `root` holds; `carried` are mounts."""
+    newroot.forget()
     name = os_release(root)
     tree = Tree(os=name["os"], version=name["version"])
     if tree.os:

@@ -72,6 +72,12 @@ def unit_files(root: Path) -> str:
         return ""
 
 
+def forget() -> None:
+    """Ask again next time: another tree may be mounted at the same place."""
+    dry_run.cache_clear()
+    unit_files.cache_clear()
+
+
 def commands(root: Path) -> list[str]:
     """The programs that the default target of the root runs."""
     return sorted({path for path in _COMMAND.findall(dry_run(root)) if path.startswith("/")})

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +98,6 @@ def breaks(line: str) -> bool:
     return any(pattern.search(line) for pattern in BREAKS)
 
 
-@cache
 def culprit_in(root: Path, path: str) -> str:
     """The line of a shell script that breaks forwarding, "" if none does or it is no script."""
     try:

@@ -70,7 +70,7 @@ ALONE = {
     ),
     "libc": (
         # the ABI tag, "GNU", Linux, 3.2.0: see elf.py
-        r"cp -a usr/lib/*/libc.so.6 usr/lib/libc.good; perl -0pi -e"
+        r"cp -a usr/lib/*/libc.so.6 usr/lib/libc.good; perl -0777 -pi -e"
         r" 's/(GNU\0\0\0\0\0)\x03(\0\0\0\x02\0\0\0\0\0\0\0)/$1\x63$2/' usr/lib/*/libc.so.6",
         "mv usr/lib/libc.good $(echo usr/lib/*/libc.so.6)",
         "needs kernel 99.2.0",

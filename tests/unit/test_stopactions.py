@@ -45,7 +45,6 @@ def test_breaks(line: str, *, does: bool) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    stopactions.culprit_in.cache_clear()
     (tmp_path / "bin").mkdir()
     return tmp_path
 
