@@ -23,7 +23,8 @@ with Manager() as manager, tempfile.TemporaryDirectory() as name:
     if preflight.may_look(preflight.judge(seen)):
         try:
             mounts.mount(device.node, root, options="ro", fstype=device.fstype)
-            seen, _ = facts.foresee(manager, facts.look(seen, root), root, chosen)
+            seen = facts.look(seen, root, chosen.carry_mounts)
+            seen, _ = facts.foresee(manager, seen, root, chosen)
         except IssuError as error:
             seen = replace(seen, mount_error=str(error))
         finally:
