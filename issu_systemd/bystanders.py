@@ -78,7 +78,8 @@ def group_of(pid: int) -> str:
     except OSError:
         return ""
     ours = [line for line in lines if line.startswith("0::") or ":name=systemd:" in line]
-    return ours[0].split(":", 2)[2] if ours else ""
+    # The unified hierarchy stands last; a host's own name=systemd beside it is of no concern.
+    return ours[-1].split(":", 2)[2] if ours else ""
 
 
 def is_daemon(pid: int) -> bool:

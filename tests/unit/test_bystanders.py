@@ -83,7 +83,7 @@ def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (top / str(pid) / "comm").write_text(f"{name}\n")
         stat = STAT.format(pid=pid, name=name, parent=parent, tty=tty)
         (top / str(pid) / "stat").write_text(stat)
-        (top / str(pid) / "cgroup").write_text(f"4:memory:/x\n0::{group}\n")
+        (top / str(pid) / "cgroup").write_text(f"9:name=systemd:/../x\n4:memory:/x\n0::{group}\n")
     sessions = tmp_path / "sessions"
     sessions.mkdir()
     (sessions / "1").write_text("UID=0\nLEADER=17\n")
