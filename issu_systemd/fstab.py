@@ -14,7 +14,7 @@ from .tree import text
 
 BY = Path("/dev/disk")
 TAGS = ("UUID", "LABEL", "PARTUUID", "PARTLABEL", "ID")
-MAX_ENTRIES = 256
+MAX_ENTRIES = 128
 OPTIONAL = ("noauto", "nofail")
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
@@ -29,7 +29,7 @@ class Entry(NamedTuple):
 
 
 def entries(root: Path) -> list[Entry]:
-    """The lines of the tree's fstab that name something; the first 256."""
+    """The lines of the tree's fstab that name something; the first 128."""
     found = []
     for line in text(root, "etc/fstab").splitlines():
         plain = line.replace("\0", "").replace("\\000", "")

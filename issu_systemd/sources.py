@@ -31,7 +31,8 @@ MACHINE: Mapping[str, Callable[[Manager, devices.Device], Any]] = {
     "default_target": lambda manager, _: manager.default_target(),
     "file_system_state": lambda _, to: storage.file_system_state(to.node, to.fstype),
     "layers": lambda _, to: storage.layers("target", to.dev)
-    + storage.layers("root", mounts.device_number("/")),
+    + storage.layers("root", mounts.device_number("/"))
+    + storage.network_root(mounts.mount_at("/")),
     "battery": lambda *_: bystanders.battery(),
     "package_managers": lambda *_: bystanders.package_managers(Path("/")),
     "inhibitors": lambda manager, _: blocking(manager),

@@ -29,6 +29,7 @@ BREAKS = tuple(
 STOPS = {"Service": ("ExecStop", "ExecStopPost"), "Socket": ("ExecStopPre", "ExecStopPost")}
 STARTS = ("ExecStartPre", "ExecStart", "ExecStartPost")
 MAX_SCRIPT = 64 << 10  # bytes
+MAX_LINE = 1000  # letters; a longer one would keep the patterns busy for good
 _SHELL = re.compile(r"#!\s*/(?:usr/)?bin/(?:env\s+)?(?:ba|da|k|z)?sh\b")
 _KIND = re.compile(r"^\s*(?:→|->) (Exec\w+):$")
 _LINE = re.compile(r"^\s*Command Line: (.*)$")
@@ -95,7 +96,7 @@ def judged(
 
 def breaks(line: str) -> bool:
     """Whether a command takes away what forwarding needs."""
-    return any(pattern.search(line) for pattern in BREAKS)
+    return any(pattern.search(line[:MAX_LINE]) for pattern in BREAKS)
 
 
 def culprit_in(root: Path, path: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from . import modules
 from .evidence import Layer
+from .mounts import Mount
 from .tree import text
 
 BLOCK = Path("/sys/dev/block")
@@ -22,6 +23,7 @@ JOURNALS = ("/var/log/journal/*/*.journal", "/run/log/journal/*/*.journal")
 MARGIN_BYTES = 16 << 20  # caches that the first start makes: ld.so.cache, hwdb, the journal catalog
 MARGIN_FILES = 256
 NETWORK = ("nbd", "drbd", "rbd")
+SERVED = ("nfs", "cifs", "ceph", "9p", "fuse.")  # file systems of another machine, or of a program
 # superblock of ext2, ext3 and ext4: Documentation/filesystems/ext4/super.rst
 EXT_SUPER, EXT_MAGIC = 1024, 0xEF53
 VALID_FS, ERROR_FS = 1, 2
@@ -35,6 +37,12 @@ def layers(of: str, number: int) -> tuple[Layer, ...]:
     except OSError:
         return ()
     return tuple(dict.fromkeys(Layer(of, *found) for found in below(top, MAX_DEPTH)))
+
+
+def network_root(mount: Mount | None) -> tuple[Layer, ...]:
+    """The layer of a running root that another machine serves."""
+    served = mount is not None and mount.fstype.startswith(SERVED)
+    return (Layer("root", "network", mount.source),) if mount and served else ()
 
 
 def below(node: Path, depth: int) -> Iterator[tuple[str, str]]:

@@ -20,12 +20,12 @@ PASSING = (
     "root=", "rootflags=", "rootfstype=", "rootwait", "BOOT_IMAGE=", "initrd=", "ro", "rw",
     "resume=", "quiet", "splash", "systemd.machine_id=", "rauc.slot=",
 )  # fmt: skip
-_GRUB = re.compile(r"^\s*linux(?:16|efi)?\s+\S+[ \t]*(.*)$", re.MULTILINE)
+_GRUB = re.compile(r"^[ \t]*linux(?:16|efi)?[ \t]+\S+[ \t]*(.*)$", re.MULTILINE)
 _LOADER = re.compile(r"^options[ \t]+(.*)$", re.MULTILINE)
-_EXTLINUX = re.compile(r"^\s*append[ \t]+(.*)$", re.MULTILINE | re.IGNORECASE)
+_EXTLINUX = re.compile(r"^[ \t]*append[ \t]+(.*)$", re.MULTILINE | re.IGNORECASE)
 SELINUX, SELINUX_ENFORCE = Path("/sys/fs/selinux"), Path("/sys/fs/selinux/enforce")
 APPARMOR = Path("/sys/kernel/security/apparmor/profiles")
-MAX_PROFILES, MAX_POLICY_FILES = 500, 1000
+MAX_PROFILES, MAX_POLICY_FILES, MAX_POLICY = 500, 1000, 1 << 16  # the last in bytes a file
 _SELINUX = re.compile(r"^SELINUX=(\w+)", re.MULTILINE)
 
 
@@ -110,7 +110,7 @@ def apparmor(root: Path) -> tuple[Policy, ...]:
         return ()
     top = resolve(root, "etc/apparmor.d")
     files = sorted(top.iterdir())[:MAX_POLICY_FILES] if top.is_dir() else []
-    told = "".join(text(root, f"etc/apparmor.d/{path.name}") for path in files)
+    told = "".join(text(root, f"etc/apparmor.d/{p.name}", limit=MAX_POLICY) for p in files)
     lost = [name for name in enforced if name not in told]
     if not lost:
         return ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,12 @@ from issu_systemd.evidence import Action
 )
 def test_breaks(line: str, *, does: bool) -> None:
     assert stopactions.breaks(line) == does
+
+
+def test_a_line_made_to_keep_us_busy() -> None:
+    start = time.monotonic()
+    assert not stopactions.breaks("ip link set " * 8000)
+    assert time.monotonic() - start < 5
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 
 from issu_systemd import storage
 from issu_systemd.evidence import Layer
+from issu_systemd.mounts import Mount
 
 
 @pytest.fixture
@@ -64,6 +65,14 @@ def test_layers(sys: Path, number: tuple[int, int], found: list[tuple[str, str]]
 def test_a_circle_of_layers_ends(sys: Path) -> None:
     (sys / "dm-0/slaves/dm-1").symlink_to(sys / "dm-1")
     assert len(storage.layers("root", os.makedev(253, 1))) == 3
+
+
+@pytest.mark.parametrize(("fstype", "found"), [("nfs4", True), ("9p", True), ("ext4", False)])
+def test_a_root_that_another_machine_serves(fstype: str, *, found: bool) -> None:
+    mount = Mount(1, "/", "/", frozenset(), fstype, "server:/root", read_only=False)
+    layer = Layer("root", "network", "server:/root")
+    assert storage.network_root(mount) == ((layer,) if found else ())
+    assert storage.network_root(None) == ()
 
 
 def test_crypttab(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,14 @@ def test_command_line(
     monkeypatch.setattr(targetconf, "CMDLINE", running)
     put(root, name, text)
     assert targetconf.command_line(root) == differs
+
+
+def test_a_boot_configuration_made_to_keep_us_busy(root: Path) -> None:
+    put(root, "boot/grub/grub.cfg", "\n" * (1 << 20))
+    put(root, "boot/extlinux/extlinux.conf", " " * (1 << 20))
+    start = time.monotonic()
+    assert targetconf.boot_words(root) is None
+    assert time.monotonic() - start < 5
 
 
 # --- policies -----------------------------------------------------------------------------------
