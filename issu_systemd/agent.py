@@ -173,7 +173,8 @@ def examine(manager: Manager, story: Record, chosen: settings.Settings) -> None:
     story.source = source(manager, seen)
     story.target = {"device": device.node, "fstype": device.fstype}
     story.settings = asdict(chosen)
-    require(story, preflight.judge(seen))
+    if not preflight.may_look(preflight.judge(seen)):
+        require(story, preflight.judge(seen))
     root, story.stage_made = facts.stage_directory()
     story.stage = str(root)
     record.save(story)  # from here on a dead agent leaves a mount
@@ -182,11 +183,11 @@ def examine(manager: Manager, story: Record, chosen: settings.Settings) -> None:
     except IssuError as error:
         seen = replace(seen, mount_error=str(error))
         require(story, preflight.judge(seen))
-    seen = facts.look(seen, root, chosen.carry_mounts)
+    seen, steps = facts.foresee(
+        manager, facts.look(seen, root, chosen.carry_mounts), root, chosen
+    )
     require(story, preflight.judge(seen))
     describe_target(story, seen, root, chosen)
-    wanted = survey.Wanted(story.skip, story.lifted)
-    steps = survey.plan_for(manager, root, chosen, wanted, chosen.strategy)
     story.plan = [list(step) for step in steps]
     log_plan(steps)
 

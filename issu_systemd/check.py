@@ -11,9 +11,9 @@ import sys
 from dataclasses import replace
 from typing import Any
 
-from . import devices, facts, foresee, preflight, settings, survey
+from . import devices, facts, foresee, preflight, settings
 from .errors import IssuError
-from .finding import BLOCK, Finding
+from .finding import Finding
 from .request import Options
 from .settings import Settings
 from .systemd import Manager
@@ -36,25 +36,18 @@ def check(target: str, options: Options) -> dict[str, Any]:
 
 
 def judge(manager: Manager, device: devices.Device, chosen: Settings) -> list[Finding]:
-    """Every finding; as an upgrade does, it looks into the target only if nothing blocks before."""
+    """Every finding, as an upgrade would tell it."""
     seen = facts.gather(manager, device, chosen)
-    findings = preflight.judge(seen)
-    if preflight.blocks(findings):
-        return findings
+    if not preflight.may_look(preflight.judge(seen)):
+        return preflight.judge(seen)
     try:
         with foresee.looked_into(device) as root:
-            seen = facts.look(seen, root, chosen.carry_mounts)
-            findings = preflight.judge(seen)
-            if preflight.blocks(findings):
-                return findings
-            says = seen.tree.issu_says if seen.tree else ""
-            wanted = survey.wanted(chosen, settings.load(root), says)
-            survey.plan_for(manager, root, chosen, wanted, chosen.strategy)
+            seen, _ = facts.foresee(
+                manager, facts.look(seen, root, chosen.carry_mounts), root, chosen
+            )
     except IssuError as error:
-        if seen.tree is None:
-            return preflight.judge(replace(seen, mount_error=str(error)))
-        return [Finding("plan", BLOCK, str(error), error.hint), *findings]
-    return findings
+        seen = replace(seen, mount_error=str(error))
+    return preflight.judge(seen)
 
 
 def main() -> int:

@@ -4,9 +4,44 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 SYSCTL_SINCE = (0, 3)  # [arrive] sysctl came with it
-ACCEPT_SINCE = (0, 3)  # and manual acceptance
+ACCEPT_SINCE = (0, 4)  # and manual acceptance
+
+
+class Layer(NamedTuple):
+    """What lies below a root: `of` is "target" or "root"."""
+
+    of: str
+    kind: str  # LUKS, LVM, MD, MD with mdmon, multipath, device mapper, network
+    name: str
+
+
+class Owner(NamedTuple):
+    """A user or group that owns something carried and has another number in the target."""
+
+    kind: str
+    name: str
+    here: int
+    there: int | None  # None if there is none of that name
+    path: str
+
+
+class Policy(NamedTuple):
+    """A security module, and how the target differs from what is in force."""
+
+    name: str
+    differs: str
+
+
+class Action(NamedTuple):
+    """A command of a unit that breaks forwarding."""
+
+    unit: str
+    command: str
+    culprit: str  # the line of a script that it names, "" if it is the command itself
+    starts: bool  # of the new root's start, else of the old one's stop
 
 
 @dataclass(frozen=True)
@@ -26,6 +61,17 @@ class Tree:
     no_copy: tuple[str, str] | None = None  # why they cannot be copied there, and the way out
     kernels: tuple[str, ...] = ()  # the releases that it has modules for
     sysctl: bool = False  # [arrive] sysctl of its own settings
+    oldest_kernel: tuple[int, ...] = ()  # that its libc runs on, () if unknown
+    default_target: str = "graphical.target"  # "" if it leads nowhere
+    command_line: tuple[str, ...] = ()  # what its boot configuration wants otherwise: "+a", "-b"
+    policies: tuple[Policy, ...] = ()
+    crypttab: tuple[str, ...] = ()  # the names in it
+    fstab_missing: tuple[tuple[str, str], ...] = ()  # device that is not there, mount point
+    fstab_hides: tuple[tuple[str, str], ...] = ()  # mount point, the carried mount below it
+    no_room: str = ""  # why what is carried does not fit
+    package_managers: tuple[str, ...] = ()  # that hold a lock in it
+    owners: tuple[Owner, ...] = ()
+    faults: tuple[tuple[str, str], ...] = ()  # unit, why it cannot start
 
 
 @dataclass(frozen=True)
@@ -56,6 +102,8 @@ class Facts:
     claimed: bool = False  # somebody we do not see has it: LVM, RAID, swap, another namespace
     held_by: tuple[str, ...] = ()  # processes that an earlier upgrade left on the target
     mount_error: str = ""
+    carry_files: tuple[str, ...] = ()  # patterns
+    carry_journal: bool = True
     not_mounts: tuple[str, ...] = ()  # carried mounts that are none
     not_loaded: tuple[str, ...] = ()  # kept units that are not active
     kept_running: tuple[str, ...] = ()  # kept units that have processes
@@ -63,7 +111,29 @@ class Facts:
     on_rootfs: bool = False  # the running root is the initramfs
     swap_files: tuple[str, ...] = ()  # on the running root
     stray_mounts: tuple[str, ...] = ()  # live: neither carried nor mounted by the new root
+    systemd: int = 0  # major version of PID 1, 0 if unknown
+    default_target: str = "graphical.target"
+    file_system_state: str = ""  # what the target's superblock says is wrong
+    layers: tuple[Layer, ...] = ()
+    warm_bytes: int = 0  # that staging would read into memory
+    battery: int | None = None  # percent while it discharges
+    package_managers: tuple[str, ...] = ()  # that hold a lock in the running root
+    locks: tuple[str, ...] = ()  # of logind: who blocks a shutdown, and why
+    jobs: tuple[tuple[str, str], ...] = ()  # unit and kind, other than our own
+    network_namespaces: tuple[str, ...] = ()  # that have a name
+    strays: tuple[str, ...] = ()  # processes outside any unit
+    pins: tuple[str, ...] = ()  # processes of kept units that have the old root mounted apart
+    lost: tuple[tuple[str, str], ...] = ()  # unit enabled here, what the target does with it
+    actions: tuple[Action, ...] = ()
+    no_plan: tuple[str, str] | None = None  # why the start cannot be foreseen, and the way out
+    unread: tuple[str, ...] = ()  # what could not be read, and why
     tree: Tree | None = None  # None while the target is not mounted
+
+
+def systemd_major(says: str) -> int:
+    """The major version in "systemd 257 (257.13-1)" or "252.39-1~deb12u1"; 0 if there is none."""
+    found = re.match(r"(?:systemd )?(\d{1,6})", says)
+    return int(found[1]) if found else 0
 
 
 def version(says: str) -> tuple[int, ...]:

@@ -14,18 +14,21 @@ from . import (
     mounts,
     newroot,
     oldroot,
+    plan,
     reap,
     record,
     settings,
     survey,
 )  # fmt: skip
+from .elf import elf_machine
 from .errors import IssuError, SettingsError
 from .evidence import Facts, Tree
 from .run import run_inside
 from .settings import Settings
+from .sources import MACHINE, PLANNED, SHARED, TARGET, read_all
 from .switch import INIT, mechanism_of
 from .systemd import Manager
-from .tree import resolve
+from .tree import resolve, text
 
 # systemd 252 cannot switch to a root below /run (ELOOP), so it is mounted in the old root.
 STAGES = (Path("/sysroot"), Path("/mnt"))
@@ -34,6 +37,7 @@ ISSU_VERSION = ["/usr/bin/issu", "--version"]
 
 def gather(manager: Manager, device: devices.Device, chosen: Settings) -> Facts:
     """The facts that can be had without mounting the target."""
+    values, unread = read_all(MACHINE, manager, device)
     root, top = mounts.device_number("/"), mounts.mount_at("/")
     points = mounts.on_device(device.dev)
     active = {u.name for u in manager.units() if u.active == "active"}
@@ -68,6 +72,10 @@ def gather(manager: Manager, device: devices.Device, chosen: Settings) -> Facts:
         held_by=tuple(oldroot.holders(device.dev)) if claimed else (),
         not_loaded=tuple(k for k in chosen.keep if not any(gate.is_among(u, [k]) for u in active)),
         kept_running=running(chosen.keep),
+        carry_files=chosen.carry_files,
+        carry_journal=chosen.carry_journal,
+        unread=tuple(unread),
+        **values,
     )
 
 
@@ -106,6 +114,7 @@ def unstage(stage: Path, *, made: bool) -> None:
 
 def look(facts: Facts, root: Path, carried: tuple[str, ...] = ()) -> Facts:
     """The facts completed by what the tree mounted at `root` holds; `carried` are mounts."""
+    newroot.forget()
     name = os_release(root)
     tree = Tree(os=name["os"], version=name["version"])
     if tree.os:
@@ -129,18 +138,49 @@ def look(facts: Facts, root: Path, carried: tuple[str, ...] = ()) -> Facts:
             tree = replace(tree, init_says=says, init_error=error)
     if tree.init_says:
         tree = replace(tree, issu_says=first_line(root, ISSU_VERSION)[0])
+    points = carried
     if tree.init_says and facts.strategy == "live":
-        facts = replace(facts, stray_mounts=survey.stray_mounts(newroot.ask(root), carried, root))
-    return replace(facts, tree=tree)
+        offer = newroot.ask(root)
+        facts = replace(facts, stray_mounts=survey.stray_mounts(offer, carried, root))
+        points = (*carried, *survey.both_have(offer, root))
+    if not tree.os:
+        return replace(facts, tree=tree)
+    values, unread = read_all(TARGET, root, facts, tree)
+    more, rest = read_all(SHARED, root, points, facts)
+    tree = replace(tree, **values, **more)
+    return replace(facts, tree=tree, unread=(*facts.unread, *unread, *rest))
+
+
+def is_sound(facts: Facts) -> bool:
+    """Whether the target can be asked what it would start."""
+    tree = facts.tree
+    return bool(tree and tree.init_says and tree.issu_says and not tree.settings_error)
+
+
+def foresee(
+    manager: Manager, facts: Facts, root: Path, chosen: Settings
+) -> tuple[Facts, plan.Plan]:
+    """The facts completed by what the plan for a sound target says, and the plan; else []."""
+    if not is_sound(facts) or not facts.tree:
+        return facts, []
+    wanted = survey.wanted(chosen, settings.load(root), facts.tree.issu_says)
+    try:
+        steps = survey.plan_for(manager, root, chosen, wanted, facts.strategy)
+    except IssuError as error:
+        return replace(facts, no_plan=(str(error), error.hint)), []
+    values, unread = read_all(PLANNED, manager, root, steps, facts)
+    return replace(facts, unread=(*facts.unread, *unread), **values), steps
 
 
 def os_release(root: Path) -> dict[str, str]:
     """`os` and `version` of the tree's os-release(5), empty without one."""
     for name in ("etc/os-release", "usr/lib/os-release"):
         try:
-            lines = resolve(root, name).read_text(errors="replace").splitlines()
+            if not resolve(root, name).is_file():
+                continue
         except OSError:
             continue
+        lines = text(root, name).splitlines()
         pairs = dict(line.split("=", 1) for line in lines if "=" in line)
         plain = {key: value.strip("\"'") for key, value in pairs.items()}
         return {
@@ -167,15 +207,6 @@ def first_line(root: Path, argv: list[str]) -> tuple[str, str]:
     if done.returncode != 0:
         return "", (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
     return (done.stdout.splitlines() or [""])[0], ""
-
-
-def elf_machine(path: Path) -> int:
-    """e_machine of an ELF file, see elf(5); 0 if it is none."""
-    with path.open("rb") as file:
-        head = file.read(20)
-    if head[:4] != b"\x7fELF" or len(head) < 20:
-        return 0
-    return int.from_bytes(head[18:20], "little" if head[5] == 1 else "big")
 
 
 def free_bytes(path: Path) -> int:

@@ -61,6 +61,7 @@ def dry_run(root: Path) -> str:
         return ""
 
 
+@cache
 def unit_files(root: Path) -> str:
     """Every unit file of the root with its state, "" if its systemctl cannot say."""
     argv = ["systemctl", "--root=/", "--no-legend", "--no-pager", "--plain", "list-unit-files"]
@@ -69,6 +70,12 @@ def unit_files(root: Path) -> str:
     except IssuError as error:
         log.warning("the new root's unit files cannot be listed: %s", error)
         return ""
+
+
+def forget() -> None:
+    """Ask again next time: another tree may be mounted at the same place."""
+    dry_run.cache_clear()
+    unit_files.cache_clear()
 
 
 def commands(root: Path) -> list[str]:
@@ -100,6 +107,11 @@ def usable(files: str) -> Iterable[str]:
 
 def units(dry: str) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     """Each unit of a dry run with its fields in order."""
-    parts = _UNIT.split(dry)[1:]
-    for name, text in zip(parts[::2], parts[1::2], strict=True):
+    for name, text in bodies(dry):
         yield name, _FIELD.findall(text)
+
+
+def bodies(dry: str) -> Iterator[tuple[str, str]]:
+    """Each unit of a dry run with what is printed of it."""
+    parts = _UNIT.split(dry)[1:]
+    yield from zip(parts[::2], parts[1::2], strict=True)

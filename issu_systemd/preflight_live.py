@@ -1,11 +1,11 @@
-"""The checks of preflight that concern strategy live alone."""
+"""The checks of preflight that concern strategy live, or more than halt."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from .evidence import Facts, version
-from .finding import BLOCK, Check, Finding
+from .finding import BLOCK, WARN, Check, Finding
 
 LIVE_SINCE = (0, 2)  # strategy live came with it
 
@@ -28,9 +28,10 @@ def mounts_are_accounted_for(f: Facts) -> Iterator[Finding]:
 
 
 def no_swap_on_root(f: Facts) -> Iterator[Finding]:
-    for name in f.swap_files if f.strategy == "live" else ():
+    for name in f.swap_files:
         yield Finding(
-            "swap-file", BLOCK, f"swap file {name} would hold the old root for good",
+            "swap-file", BLOCK if f.strategy == "live" else WARN,
+            f"swap file {name} would hold the old root for good",
             f"swapoff {name}",
         )  # fmt: skip
 

@@ -21,6 +21,7 @@ from pystemd.dbuslib import DBusAddress, apply_signature, path_encode
 from .errors import IssuError
 
 PRIVATE = "unix:path=/run/systemd/private"
+SYSTEM = "unix:path=/run/dbus/system_bus_socket"
 _DESTINATION = b"org.freedesktop.systemd1"
 _PATH = b"/org/freedesktop/systemd1"
 _MANAGER = b"org.freedesktop.systemd1.Manager"
@@ -234,6 +235,25 @@ class Manager:
                 if len(self._removed) == seen:
                     self._hear(rest)
         return True
+
+
+def inhibitors() -> list[tuple[str, str, str, str]]:
+    """What, who, why, mode of each inhibitor lock, see org.freedesktop.login1(5).
+
+    Raises IssuError when the bus or logind does not answer.
+    """
+    bus, login = DBusAddress(SYSTEM.encode()), b"org.freedesktop.login1"
+    try:
+        bus.open()
+        found = bus.call_method(
+            login, b"/org/freedesktop/login1", login + b".Manager", b"ListInhibitors", []
+        ).body
+    except (DBusBaseError, OSError) as error:
+        raise IssuError(f"logind does not list inhibitors: {_words(error)}") from error
+    finally:
+        bus.close()
+    texts = [[part.decode(errors="replace") for part in row[:4]] for row in found]
+    return [(what, who, why, mode) for what, who, why, mode in texts]
 
 
 def escape_path(path: str) -> str:

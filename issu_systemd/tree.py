@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from pathlib import Path
 
 MAX_LINKS = 40  # as path_resolution(7)
+MAX_TEXT = 1 << 20  # bytes; no settings file of a system is that long
 
 
 def resolve(root: Path, path: str) -> Path:
@@ -29,3 +31,22 @@ def resolve(root: Path, path: str) -> Path:
                 left = link.split("/") + left
                 done = root if link.startswith("/") else done.parent
     return done
+
+
+def text(root: Path, path: str, *, limit: int = MAX_TEXT) -> str:
+    """The start of a regular file of the tree, at most `limit` bytes; "" if there is none.
+
+    What else may stand there, a FIFO for instance, is not waited for.
+    """
+    try:
+        fd = os.open(resolve(root, path), os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except (OSError, ValueError):
+        return ""
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        return ""
+    with os.fdopen(fd, "rb") as file:
+        try:
+            return file.read(limit).decode(errors="replace")
+        except OSError:  # a torn disk
+            return ""

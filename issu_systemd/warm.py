@@ -25,15 +25,25 @@ _LIBRARY = re.compile(r"(/\S+) \(0x")
 
 def warm(root: Path) -> int:
     """Read the files; returns how many bytes are in the page cache now because of it."""
+    size = sum(read(path) for path in files(root))
+    log.info("stage: read %d MiB of the new root into memory", size >> 20)
+    return size
+
+
+def needs(root: Path) -> int:
+    """How many bytes `warm` would read, by the sizes of the files."""
+    return sum(path.lstat().st_size for path in files(root) if is_plain(path))
+
+
+def files(root: Path) -> list[Path]:
+    """What the start of the new root reads."""
     programs = {*SHELLS, *newroot.commands(root)}
     paths = {resolve(root, path) for path in {*programs, *libraries(root, programs)}}
     paths |= {p for name in ALWAYS for p in (root / name).rglob("*")}
     paths |= set(root.glob(LIBRARIES))
     if any("python3" in first_bytes(resolve(root, program)) for program in programs):
         paths |= set(root.glob("usr/lib/python3*/**/*.pyc"))
-    size = sum(read(path) for path in sorted(paths))
-    log.info("stage: read %d MiB of the new root into memory", size >> 20)
-    return size
+    return sorted(paths)
 
 
 def libraries(root: Path, programs: Iterable[str]) -> list[str]:
@@ -55,7 +65,7 @@ def first_bytes(path: Path) -> str:
 def read(path: Path) -> int:
     """Read a regular file of the tree once; its size in bytes, 0 for anything else."""
     try:
-        if path.is_symlink() or not path.is_file():
+        if not is_plain(path):
             return 0
         with path.open("rb") as file:
             size = 0
@@ -64,3 +74,8 @@ def read(path: Path) -> int:
             return size
     except OSError:
         return 0
+
+
+def is_plain(path: Path) -> bool:
+    """Whether it is a regular file, and no link to one."""
+    return not path.is_symlink() and path.is_file()

@@ -34,7 +34,7 @@ READY_SEC = 2000.0  # for the agent to be ready to leave: more than its TimeoutS
 GRACE_SEC = 2.0  # from SIGTERM to SIGKILL, and from there to the end, for who holds the old root
 POLL_SEC = 0.02
 # Findings of preflight that must not keep anybody on a root that is no good.
-BEARABLE = ("busy", "inhibited", "memory", "modules")
+BEARABLE = ("busy", "inhibited", "memory", "modules", "package-manager")
 # Lists of settings that count from both roots: nothing is stopped or started that either forbids.
 JOINED = ("keep", "keep_ipc", "skip", "carry_mounts")
 

@@ -52,6 +52,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     )
     monkeypatch.setattr(foresee, "looked_into", look)
     monkeypatch.setattr(survey, "plan_for", plan_for)
+    monkeypatch.setattr(check.facts, "read_all", lambda *words: ({}, []))
     return machine
 
 
@@ -63,18 +64,20 @@ def test_a_good_target(seen: dict[str, Any]) -> None:
     assert check.check("/dev/sdb2", Options()) == {"eligible": True, "findings": []}
 
 
-def test_what_blocks_before_is_told_without_a_mount(seen: dict[str, Any]) -> None:
-    seen["facts"] = replace(GOOD, inhibitors=("backup (nightly), process 7 of user 0",))
+def test_what_is_in_use_is_not_mounted_to_be_looked_at(seen: dict[str, Any]) -> None:
+    seen["facts"] = replace(GOOD, mounted_rw=("/srv",))
     answer = check.check("/dev/sdb2", Options())
     assert not answer["eligible"]
-    assert ids(answer) == ["inhibited"]
-    assert "backup (nightly)" in answer["findings"][0]["text"]
+    assert ids(answer) == ["mounted"]
     assert seen["looked"] == 0
 
 
-def test_what_the_target_lacks_is_told(seen: dict[str, Any]) -> None:
+def test_what_the_target_lacks_is_told_with_all_else(seen: dict[str, Any]) -> None:
+    seen["facts"] = replace(GOOD, inhibitors=("backup (nightly), process 7 of user 0",))
     seen["tree"] = replace(TREE, issu_says="")
-    assert ids(check.check("/dev/sdb2", Options())) == ["issu-missing"]
+    answer = check.check("/dev/sdb2", Options())
+    assert ids(answer) == ["inhibited", "issu-missing"]
+    assert "backup (nightly)" in answer["findings"][0]["text"]
 
 
 def test_a_target_that_does_not_mount_is_a_finding(seen: dict[str, Any]) -> None:
@@ -86,7 +89,7 @@ def test_a_target_that_does_not_mount_is_a_finding(seen: dict[str, Any]) -> None
 
 def test_a_plan_that_cannot_be_made_is_a_finding(seen: dict[str, Any]) -> None:
     seen["plan"] = "the new root's systemd does not run"
-    assert ids(check.check("/dev/sdb2", Options())) == ["plan"]
+    assert ids(check.check("/dev/sdb2", Options())) == ["start-up"]
 
 
 def test_the_strategy_that_is_asked_for_counts(seen: dict[str, Any]) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from issu_systemd import facts
+from issu_systemd.elf import elf_machine
 from issu_systemd.errors import IssuError
 from issu_systemd.evidence import Facts
-from issu_systemd.facts import elf_machine, os_release
+from issu_systemd.facts import os_release
 
 DEBIAN = """PRETTY_NAME="Debian GNU/Linux 13 (trixie)"
 NAME="Debian GNU/Linux"

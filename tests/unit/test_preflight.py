@@ -4,23 +4,36 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from issu_systemd import preflight
-from issu_systemd.evidence import Facts, Tree, by_age, version
+from issu_systemd.evidence import (
+    Action,
+    Facts,
+    Layer,
+    Owner,
+    Policy,
+    Tree,
+    by_age,
+    systemd_major,
+    version,
+)
 from issu_systemd.preflight import (
     BLOCK,
     CHECKS,
+    FORCEABLE,
     INFO,
-    MEMORY_MIN_BYTES,
-    RUN_MIN_BYTES,
+    SEALS,
     WARN,
     Finding,
     blocks,
     judge,
+    may_look,
 )
+from issu_systemd.preflight_machine import BATTERY_MIN, MEMORY_MIN_BYTES, RUN_MIN_BYTES
+from issu_systemd.preflight_target import DOWNWARDS
 
 KERNEL = "6.1.0-40-amd64"
 TREE = Tree(
@@ -36,6 +49,7 @@ LACKING = replace(TREE, lacks_modules=True, kernels=())
 OLDER = replace(TREE, issu_says="issu 0.2.0")
 BIND: dict[str, Any] = {"modules": "bind"}
 LIVE: dict[str, Any] = {"strategy": "live"}
+LUKS: dict[str, Any] = {"layers": (Layer("target", "LUKS", "disk"),)}
 BEFORE_MOUNT = Facts(
     target="/dev/sdb2", target_dev=2066, root_dev=2049, root_device="/dev/sda1", kernel=KERNEL
 )
@@ -90,6 +104,41 @@ CASES: list[Case] = [
     ("sysctl", WARN, {"sysctl": True, "tree": OLDER}, "0.2.0"),
     ("sysctl", WARN, {"tree": replace(OLDER, sysctl=True)}, "0.2.0"),
     ("no-root-device", INFO, {"root_device": None}, "running root"),
+    ("swap-file", WARN, {"swap_files": ("/swap",)}, "/swap"),
+    ("memory", WARN, {"memory_free": MEMORY_MIN_BYTES, "warm_bytes": 1 << 20}, "65 MiB"),
+    ("battery", WARN, {"battery": BATTERY_MIN - 1}, "19 %"),
+    ("package-manager", BLOCK, {"package_managers": ("dpkg[7] holds /l",)}, "dpkg[7]"),
+    ("package-manager", BLOCK, {"tree": replace(TREE, package_managers=("a[8] holds",))}, "a[8]"),
+    ("inhibitor", BLOCK, {"locks": ("backup (it runs)",)}, "backup (it runs)"),
+    ("jobs", WARN, {"jobs": (("a.service", "start"),)}, "start a.service"),
+    ("jobs", WARN, {"jobs": (("reboot.target", "stop"),)}, "stop reboot.target"),
+    ("jobs", BLOCK, {"jobs": (("reboot.target", "start"),)}, "goes down"),
+    ("stray-process", WARN, {"strays": ("sleep[9] in /",)}, "the upgrade ends it"),
+    ("stray-process", WARN, LIVE | {"strays": ("sleep[9] in /",)}, "goes on"),
+    ("namespace-pin", WARN, {"pins": ("runc[5] of a.scope",)}, "runc[5] of a.scope"),
+    ("not-checked", INFO, {"unread": ("layers: no sysfs",)}, "layers: no sysfs"),
+    ("file-system", BLOCK, {"file_system_state": "has errors"}, "/dev/sdb2 has errors"),
+    ("room", BLOCK, {"tree": replace(TREE, no_room="has 1 MiB free")}, "/dev/sdb2 has 1 MiB"),
+    ("fstab-device", BLOCK, {"tree": replace(TREE, fstab_missing=(("UUID=x", "/d"),))}, "UUID=x"),
+    ("fstab-hides", BLOCK, {"tree": replace(TREE, fstab_hides=(("/d", "/d/e"),))}, "over /d/e"),
+    ("layers", INFO, {"layers": (Layer("root", "LVM", "vg-a"),)}, "root lies on LVM (vg-a)"),
+    ("layers", INFO, LUKS | {"tree": replace(TREE, crypttab=("disk",))}, "LUKS (disk)"),
+    ("layers", WARN, LUKS, "crypttab"),
+    ("layers", WARN, {"layers": (Layer("target", "network", "nbd0"),)}, "serve it"),
+    ("libc", BLOCK, {"tree": replace(TREE, oldest_kernel=(6, 2, 0))}, "needs kernel 6.2.0"),
+    ("systemd-older", BLOCK, {"systemd": 258}, "systemd 257 in /dev/sdb2 is older than 258"),
+    ("command-line", INFO, {"tree": replace(TREE, command_line=("+a=1", "-b"))}, "+a=1 -b"),
+    ("policy", WARN, {"tree": replace(TREE, policies=(Policy("SELinux", "is off"),))}, "is off"),
+    ("start-up", BLOCK, {"no_plan": ("it does not tell", "try")}, "does not tell"),
+    ("default-target", BLOCK, {"tree": replace(TREE, default_target="")}, "leads nowhere"),
+    ("default-target", INFO, {"default_target": "multi-user.target"}, "goes to graphical.target"),
+    ("unit-lost", WARN, {"lost": (("a.service", "masks it"),)}, "/dev/sdb2 masks it"),
+    ("unit-broken", WARN, {"tree": replace(TREE, faults=(("a.service", "no x"),))}, "no x"),
+    ("ids", BLOCK, {"tree": replace(TREE, owners=(Owner("user", "u", 1, 2, "/f"),))}, "it is 2"),
+    ("ids", WARN, {"tree": replace(TREE, owners=(Owner("group", "g", 1, None, "/f"),))}, "none"),
+    ("network-namespace", BLOCK, {"network_namespaces": ("a", "b")}, "a, b"),
+    ("stop-action", WARN, {"actions": (Action("a.service", "nft flush", "", False),)}, "nft"),
+    ("start-action", WARN, {"actions": (Action("a.service", "x", "rmmod y", True),)}, "rmmod y"),
 ]
 
 
@@ -179,7 +228,7 @@ def test_a_target_without_an_os_is_told_once() -> None:
 
 
 def test_what_only_live_needs_does_not_hold_up_halt() -> None:
-    facts = replace(GOOD, foreign_mounts=True, on_rootfs=True, swap_files=("/swap",))
+    facts = replace(GOOD, foreign_mounts=True, on_rootfs=True)
     assert judge(facts) == []
     assert judge(replace(GOOD, tree=replace(TREE, issu_says="issu 0.1.0"))) == []
     assert judge(replace(GOOD, strategy="live")) == []
@@ -253,5 +302,97 @@ def test_what_is_forced_no_longer_forbids() -> None:
     assert blocks([a, b], ["b", "nosuch"]) == [a]
 
 
-def test_what_can_be_forced_is_found_by_a_check() -> None:
-    assert {id for id, severity, *_ in CASES if severity == BLOCK} >= preflight.FORCEABLE
+# --- the catalogue ------------------------------------------------------------------------------
+
+PAGE = Path(__file__).parents[2] / "docs/issu@.service.8.md"
+
+
+def documented() -> dict[str, tuple[set[str], bool]]:
+    """The manual's table of findings: severities of each id, and whether it is forceable."""
+    rows = [line.split("|") for line in PAGE.read_text().splitlines() if line.startswith("| **")]
+    cells = [[cell.strip() for cell in row[1:-1]] for row in rows]
+    return {row[0].strip("*"): ({*row[1].split(", ")}, row[2] == "yes") for row in cells}
+
+
+def test_the_manual_tells_of_each_finding_what_the_code_does() -> None:
+    found: dict[str, set[str]] = {}
+    for id, severity, _, _ in CASES:
+        found.setdefault(id, set()).add(severity)
+    assert documented() == {id: (is_so, id in FORCEABLE) for id, is_so in found.items()}
+
+
+def test_only_what_blocks_can_be_forced_and_nothing_that_would_end_badly() -> None:
+    blocking = {id for id, severity, _, _ in CASES if severity == BLOCK}
+    assert blocking > FORCEABLE
+    assert not FORCEABLE & SEALS
+
+
+def test_a_target_in_use_is_not_mounted_to_be_looked_at() -> None:
+    assert {id for id, severity, _, _ in CASES if severity == BLOCK} >= SEALS
+    assert not may_look(judge(replace(GOOD, mounted_rw=("/srv",))))
+    assert not may_look(judge(replace(GOOD, run_free=0)))
+    assert may_look(judge(replace(GOOD, locks=("a (b)",), target_read_only=True)))
+
+
+def test_many_things_are_told_at_once() -> None:
+    tree = replace(TREE, default_target="", no_room="is full", merged_usr=False)
+    found = judge(replace(GOOD, tree=tree, locks=("a (b)",), network_namespaces=("n",)))
+    assert {f.id for f in found} == {
+        "default-target", "room", "merged-usr", "inhibitor", "network-namespace"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("runs", "there", "fires"),
+    [(257, 257, False), (252, 257, False), (257, 252, False), (257, 256, True), (0, 250, False)],
+)
+def test_a_state_goes_downwards_only_where_that_was_tested(
+    runs: int, there: int, *, fires: bool
+) -> None:
+    tree = replace(TREE, init_says=f"systemd {there} ({there}.1-1)")
+    found = judge(replace(GOOD, systemd=runs, tree=tree))
+    assert [f.id for f in found] == (["systemd-older"] if fires else [])
+    assert ((257, 252) in DOWNWARDS) and ((252, 257) not in DOWNWARDS)
+
+
+@pytest.mark.parametrize(
+    ("says", "major"),
+    [("systemd 257 (257.13-1)", 257), ("252.39-1~deb12u1", 252), ("busybox", 0), ("", 0)],
+)
+def test_systemd_major(says: str, major: int) -> None:
+    assert systemd_major(says) == major
+
+
+@pytest.mark.parametrize(
+    ("kernel", "oldest", "fires"),
+    [
+        ("6.1.0-40-amd64", (3, 2, 0), False),
+        ("6.1.0-40-amd64", (6, 1, 0), False),
+        ("6.1.0-40-amd64", (6, 1, 1), True),
+        ("6.1", (6, 1, 1), False),
+        ("odd", (6, 1, 1), False),
+    ],
+)
+def test_libc_and_the_kernel(kernel: str, oldest: tuple[int, ...], *, fires: bool) -> None:
+    tree = replace(TREE, oldest_kernel=oldest, kernels=())
+    assert bool(judge(replace(GOOD, kernel=kernel, tree=tree))) == fires
+
+
+@pytest.mark.parametrize(
+    ("strategy", "mechanism", "fires"),
+    [("halt", "soft-reboot", True), ("halt", "switch-root", False), ("live", "pivot", False)],
+)
+def test_when_network_namespaces_are_lost(strategy: str, mechanism: str, *, fires: bool) -> None:
+    facts = replace(GOOD, strategy=strategy, mechanism=mechanism, network_namespaces=("n",))
+    assert bool(judge(facts)) == fires
+
+
+def test_a_long_command_is_cut() -> None:
+    [found] = judge(replace(GOOD, actions=(Action("a.service", "x" * 9999, "", False),)))
+    assert len(found.text) < 300
+    assert '[release] keep = ["a.service"]' in found.way_out
+
+
+def test_another_default_target_that_cannot_be_named_is_not_told() -> None:
+    assert judge(replace(GOOD, default_target="")) == []
+    assert judge(replace(GOOD, tree=replace(TREE, default_target="default.target"))) == []

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from issu_systemd.tree import resolve
+from issu_systemd.tree import resolve, text
 
 
 @pytest.fixture
@@ -101,3 +101,16 @@ def test_random_links_lead_where_a_chroot_leads(root: Path) -> None:
         compared += 1
         assert found == root / seen.lstrip("/"), path
     assert compared > 300
+
+
+def test_text_of_a_regular_file_alone(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"a\xffb")
+    (tmp_path / "link").symlink_to("/file")
+    (tmp_path / "out").symlink_to("../outside")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "directory").mkdir()
+    os.mkfifo(tmp_path / "pipe")  # nobody writes: to read it would wait for good
+    assert text(tmp_path, "file") == text(tmp_path, "link") == "a\ufffdb"
+    assert text(tmp_path, "file", limit=1) == "a"
+    for name in ("out", "loop", "directory", "pipe", "none", "nul\0"):
+        assert text(tmp_path, name) == ""
