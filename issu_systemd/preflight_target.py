@@ -216,6 +216,6 @@ TARGET: tuple[Check, ...] = (
     target_is_merged, target_has_us, target_settings_are_right, target_has_modules,
     kernel_of_target_waits, target_knows_sysctl, target_knows_acceptance,
     target_libc_knows_the_kernel, target_systemd_takes_our_state, target_boots_alike,
-    target_policy_is_ours, target_start_can_be_foreseen, target_has_a_default, no_unit_is_lost, target_units_can_start,
-    owners_are_the_same,
+    target_policy_is_ours, target_start_can_be_foreseen, target_has_a_default, no_unit_is_lost,
+    target_units_can_start, owners_are_the_same,
 )  # fmt: skip
