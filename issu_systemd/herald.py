@@ -1,7 +1,8 @@
 """Whoever listens on the bus is told before the first service stops: both sides of that.
 
-The service holds a lock on /run/issu/listener while it runs. The agent makes /run/issu/leaving
-before it leaves and waits for the service to remove it; without a service it does neither.
+The service holds a lock on /run/issu-bus/listener while it runs; PID 1 removes that directory when
+it ends. The agent makes /run/issu/leaving before it leaves and waits for the service to remove it;
+without a service it does neither.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from pathlib import Path
 
 from . import record
 
+PLACE = Path("/run/issu-bus")  # RuntimeDirectory= of issu-bus.service
 TELL_SEC = 2.0  # for the service to tell the bus; an upgrade waits no longer for anybody
 POLL_SEC = 0.01
 
 
 def listener() -> Path:
     """The file that the service locks."""
-    return record.DIRECTORY / "listener"
+    return PLACE / "listener"
 
 
 def leaving() -> Path:
@@ -32,7 +34,7 @@ def leaving() -> Path:
 @contextmanager
 def listen() -> Iterator[None]:
     """In the service: be somebody who listens; raises OSError."""
-    record.DIRECTORY.mkdir(mode=0o755, parents=True, exist_ok=True)
+    PLACE.mkdir(mode=0o755, exist_ok=True)
     fd = os.open(listener(), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_SH)  # one that ends may overlap with the next

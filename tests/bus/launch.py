@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT))
 from issu_systemd import (  # noqa: E402
     contract,
     devices,
+    herald,
     history,
     inquiry,
     observer,
@@ -57,6 +58,7 @@ def main(place: Path, idle_sec: float) -> int:
     record.WAY_BACK = record.DIRECTORY / "way-back.json"
     record.load.__defaults__ = record.save.__defaults__ = (record.RECORD,)
     record.HISTORY = history.PLACE = place / "history"
+    herald.PLACE = place / "issu-bus"
     contract.INSTALLED = ROOT / "data/dbus/org.issu1.xml"
     devices.find = lambda name: find(place, name)
     observer.running_root = lambda: f"{DEV}a"

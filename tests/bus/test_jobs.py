@@ -535,6 +535,7 @@ def test_without_a_bus_it_says_so(machine: Machine) -> None:
 
 def test_everybody_is_told_before_the_agent_leaves(machine: Machine, monkeypatch: Any) -> None:
     monkeypatch.setattr(record, "DIRECTORY", machine.issu)
+    monkeypatch.setattr(herald, "PLACE", machine.place / "issu-bus")
 
     async def part(root: Caller, process: Any) -> None:
         assert await asyncio.to_thread(herald.announce, SOON_SEC)

@@ -102,7 +102,7 @@ class Element:
         units = self.machine.systemctl("list-units", "--all", "--no-legend", "--plain").splitlines()
         mounts = self.machine.run(["cat", "/proc/1/mountinfo"]).stdout.splitlines()
         return {
-            "units": sorted(" ".join(u.split()[:4]) for u in units if not u.startswith("issu@")),
+            "units": sorted(" ".join(u.split()[:4]) for u in units if not u.startswith(("issu@", "issu-bus"))),
             "mounts": sorted(" ".join(m.split()[2:6]) for m in mounts),
             "run": sorted(p.name for p in self.machine.path("/run/issu").glob("*")),
             "drop-ins": sorted(p.name for p in self.machine.path("/run/systemd/system").glob("*")),
@@ -157,7 +157,7 @@ def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 
 
 # Units that come and go by themselves.
-PASSING = re.compile(r"issu@|session-|user@|user-|run-credentials|systemd-tmpfiles-clean")
+PASSING = re.compile(r"issu@|issu-bus|session-|user@|user-|run-credentials|systemd-tmpfiles-clean")
 
 
 def active(machine: Machine) -> set[str]:

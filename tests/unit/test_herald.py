@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 from issu_systemd import herald, record
 record.DIRECTORY = Path(sys.argv[1])
+herald.PLACE = Path(sys.argv[1]) / "bus"
 with herald.listen():
     print(flush=True)
     input()
@@ -27,6 +28,7 @@ with herald.listen():
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(record, "DIRECTORY", tmp_path)
+    monkeypatch.setattr(herald, "PLACE", tmp_path / "bus")
     return tmp_path
 
 
