@@ -13,6 +13,7 @@ from tests.rig import loop, roots, sh, wait
 from tests.rig.machine import Machine
 
 Customize = Callable[[Path], None]
+OURS = ("issu@", "issu-bus")  # units that come with an upgrade and with a call
 UPGRADE_SEC = 120.0
 
 
@@ -102,7 +103,7 @@ class Element:
         units = self.machine.systemctl("list-units", "--all", "--no-legend", "--plain").splitlines()
         mounts = self.machine.run(["cat", "/proc/1/mountinfo"]).stdout.splitlines()
         return {
-            "units": sorted(" ".join(u.split()[:4]) for u in units if not u.startswith(("issu@", "issu-bus"))),
+            "units": sorted(" ".join(u.split()[:4]) for u in units if not u.startswith(OURS)),
             "mounts": sorted(" ".join(m.split()[2:6]) for m in mounts),
             "run": sorted(p.name for p in self.machine.path("/run/issu").glob("*")),
             "drop-ins": sorted(p.name for p in self.machine.path("/run/systemd/system").glob("*")),
