@@ -94,7 +94,8 @@ class Element:
 
         def over() -> bool:
             units = self.machine.systemctl("list-units", "--no-legend", "--plain", "issu*")
-            return not units and not self.machine.systemctl("list-jobs", "--no-legend")
+            left = [unit for unit in units.splitlines() if not unit.startswith("issu-bus")]
+            return not left and not self.machine.systemctl("list-jobs", "--no-legend")
 
         self.machine.wait_for(over, 30, "no unit of the upgrade is left")
 

@@ -44,7 +44,7 @@ def test_the_new_root_is_lost_in_release(tmp_path: Path, source: str, target: st
 
 
 def test_a_full_disk_and_a_place_that_is_no_directory(tmp_path: Path) -> None:
-    """Staging fails with the name of what could not be carried, and leaves no drafts."""
+    """What is full is refused beforehand; what cannot be staged is named, and nothing is left."""
 
     def carries(root: Path) -> None:
         write_settings(root, '[carry]\nfiles = ["/etc/machine-id", "/etc/large"]\n')
@@ -57,9 +57,10 @@ def test_a_full_disk_and_a_place_that_is_no_directory(tmp_path: Path) -> None:
                 file.flush()
 
     with element(tmp_path, in_source=carries, in_target=full) as e:
-        report = fail(e, begun=False)
-        assert "/etc/large" in str(report["error"])
-        assert "No space left" in str(report["error"])
+        assert e.start()[0] != 0
+        report = e.report()
+        assert report["result"] == "refused"
+        assert [f["id"] for f in report["findings"] if f["severity"] == "block"] == ["room"]
         drafts = "mount $0 /mnt && find /mnt/etc -name '.*.issu' && rm /mnt/filler; umount /mnt"
         assert e.machine.run(["sh", "-c", drafts, e.target]).stdout == ""
 
