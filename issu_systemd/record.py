@@ -176,10 +176,15 @@ def take(fd: int, how: int) -> None:
         raise Busy("another upgrade runs", hint="`issu status` shows it") from None
 
 
+def lock_directory() -> Path:
+    """What is locked; only root may open it, since to lock is allowed to whoever can read."""
+    return DIRECTORY.with_name(f"{DIRECTORY.name}.lock")
+
+
 def is_locked() -> bool:
     """Whether somebody holds the one lock, found out without taking it, see proc_locks(5)."""
     try:
-        place = DIRECTORY.stat()
+        place = lock_directory().stat()
     except OSError:
         return False
     name = f"{os.major(place.st_dev):02x}:{os.minor(place.st_dev):02x}:{place.st_ino}"
@@ -195,10 +200,11 @@ def lock(
 
     Who must wait for it calls `meanwhile` before.
 
-    The lock is on the directory itself, so it leaves no trace and ends with its holder.
+    The lock is on a directory (flock(2)), so it ends with its holder.
     """
     DIRECTORY.mkdir(mode=0o755, exist_ok=True)
-    fd = os.open(DIRECTORY, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    lock_directory().mkdir(mode=0o700, exist_ok=True)
+    fd = os.open(lock_directory(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         try:
             take(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

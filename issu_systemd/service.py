@@ -101,7 +101,10 @@ class Service:
         if closed.done():  # in an upgrade it stops before us; whoever calls next gets another
             logger.warning("the connection to the bus is lost")
             return 0
-        await self._end()
+        # In an upgrade the bus stops at the same time: who waits for it makes the outage longer.
+        await asyncio.wait(
+            [closed, asyncio.ensure_future(self._end())], return_when=asyncio.FIRST_COMPLETED
+        )
         return 0
 
     async def _end(self) -> None:

@@ -8,10 +8,15 @@ from pathlib import Path
 from . import newroot, plan
 from .run import run_inside
 from .systemd import Manager
+from .tree import resolve, text
 
 KINDS = (".service", ".socket", ".timer", ".path")
 MAX_UNITS, MAX_FAULTS = 300, 20
 VERIFY_SEC = 20.0
+# Where units and their drop-ins lie, systemd.unit(5).
+PLACES = ("etc/systemd/system", "usr/lib/systemd/system")
+# Its commands are not of this tree (systemd.exec(5)), and systemd-analyze does not know it.
+_OWN_ROOT = re.compile(r"^\s*Root(?:Directory|Image)\s*=\s*\S", re.MULTILINE)
 # What keeps a unit from starting; that a key is unknown, say, does not.
 _FAULT = re.compile(
     r"^(\S+\.\w+): (Command .* is not executable: .*|Failed to create \S+/start: .*)$", re.MULTILINE
@@ -46,4 +51,16 @@ def faults(root: Path) -> tuple[tuple[str, str], ...]:
     argv = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=one", "--", *named]
     done = run_inside(root, argv, check=False, timeout=VERIFY_SEC, unprivileged=True)
     found = dict.fromkeys(_FAULT.findall(done.stderr))
-    return tuple(found)[:MAX_FAULTS]
+    return tuple(
+        (unit, why) for unit, why in found
+        if not (why.startswith("Command ") and has_own_root(root, unit))
+    )[:MAX_FAULTS]  # fmt: skip
+
+
+def has_own_root(root: Path, unit: str) -> bool:
+    """Whether a unit of the tree runs its commands below another directory, or in an image."""
+    names = [f"{place}/{unit}" for place in PLACES]
+    for place in PLACES:
+        there = resolve(root, f"{place}/{unit}.d")
+        names += [f"{place}/{unit}.d/{path.name}" for path in sorted(there.glob("*.conf"))]
+    return any(_OWN_ROOT.search(text(root, name)) for name in names)

@@ -214,11 +214,11 @@ def test_an_unknown_strategy_is_refused(places: Places, monkeypatch: pytest.Monk
 
 
 @pytest.fixture
-def short_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_of_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with one finding that forbids an upgrade, which stops for another reason after."""
     device = devices.Device("/dev/sdb2", 2066, "ext4", read_only=False)
     short = Facts(target="/dev/sdb2", target_dev=2066, root_dev=2049, root_device="/dev/sda1",
-                  memory_free=0)  # fmt: skip
+                  run_free=0)  # fmt: skip
 
     def no_room() -> tuple[Path, bool]:
         raise IssuError("this is as far as it gets")
@@ -228,15 +228,15 @@ def short_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(facts, "stage_directory", no_room)
 
 
-@pytest.mark.usefixtures("short_of_memory")
+@pytest.mark.usefixtures("short_of_room")
 @pytest.mark.parametrize(
     ("force", "forceable", "reason", "note"),
     [
-        ((), {"memory"}, "0 MiB of memory are available", None),
-        (("memory",), {"memory"}, "this is as far as it gets", "forced"),
-        (("swap",), {"memory", "swap"}, "0 MiB of memory are available", None),
-        (("memory",), set(), "memory cannot be forced (these can be: none)", "not looked at"),
-        (("memory", "root"), {"memory"}, "root cannot be forced (these can be: memory)",
+        ((), {"run-space"}, "/run has 0 MiB free", None),
+        (("run-space",), {"run-space"}, "this is as far as it gets", "forced"),
+        (("swap",), {"run-space", "swap"}, "/run has 0 MiB free", None),
+        (("run-space",), set(), "run-space cannot be forced (these can be: none)", "not looked at"),
+        (("run-space", "root"), {"run-space"}, "root cannot be forced (these can be: run-space)",
          "not looked at"),
     ],
     ids=["nothing", "the finding", "another", "not forceable", "one is not forceable"],
@@ -250,7 +250,7 @@ def test_what_is_forced_is_passed_over_and_told(
     assert run(monkeypatch, "/dev/sdb2") == agent.REFUSED
     found = report(places)
     assert found["error"].startswith(reason), found["error"]
-    notes = [f.get("note") for f in found["findings"] if f["id"] == "memory"]
+    notes = [f.get("note") for f in found["findings"] if f["id"] == "run-space"]
     assert notes == ([] if note == "not looked at" else [note])
 
 

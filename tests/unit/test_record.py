@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -307,6 +308,19 @@ def test_the_lock_is_busy_while_it_is_held(place: Path) -> None:
     with record.lock():  # and free afterwards
         pass
     assert list(place.iterdir()) == []  # it leaves no trace
+
+
+def test_nobody_but_root_can_hold_the_lock(place: Path) -> None:
+    """To lock a file that one may read is enough, see flock(2)."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: somebody else is to try")
+    with record.lock():
+        pass
+    place.parent.chmod(0o755)
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "flock", "--nonblock"]
+    done = subprocess.run([*nobody, record.lock_directory(), "true"], capture_output=True)
+    assert done.returncode != 0 and b"Permission denied" in done.stderr
+    assert record.lock_directory().stat().st_mode & 0o777 == 0o700
 
 
 def test_the_lock_is_free_after_an_error(place: Path) -> None:

@@ -72,6 +72,30 @@ def test_faults(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked[asked.index("--") + 1 :] == ["here.service"]
 
 
+@pytest.mark.parametrize(
+    ("name", "line", "found"),
+    [
+        ("a.service", "RootDirectory=/srv/jail", 1),
+        ("a.service.d/x.conf", " RootImage = /srv/jail.raw", 1),
+        ("a.service", "WorkingDirectory=/srv", 2),
+        ("b.service", "RootDirectory=/srv/jail", 2),
+        ("a.service", "RootDirectory=", 2),
+    ],
+)
+def test_a_command_of_another_root_is_no_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, line: str, found: int
+) -> None:
+    place = tmp_path / "etc/systemd/system" / name
+    place.parent.mkdir(parents=True)
+    place.write_text(f"[Service]\n{line}\n")
+
+    class Done:
+        stderr = SAYS
+
+    monkeypatch.setattr(unitset, "run_inside", lambda root, argv, **_: Done())
+    assert len(unitset.faults(tmp_path)) == found
+
+
 def test_a_target_that_enables_nothing_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(newroot, "unit_files", lambda _: "a.service static -\n")
     monkeypatch.setattr(unitset, "run_inside", None)
