@@ -88,6 +88,13 @@ def test_lost_frames_are_counted() -> None:
     assert figures.lost_msec(seen, 100) == figures.lost(seen) * 10
 
 
+def test_an_end_without_an_answer_is_a_gap() -> None:
+    """It is not known how long it would have gone on; so long it has."""
+    good = measure(lambda _, frame: [frame])
+    seen = measure(lambda count, frame: [frame] if count < 100 else [])
+    assert figures.longest_gap(seen) > 200_000 > figures.longest_gap(good)  # of 500 ms
+
+
 def test_duplicates_are_counted_and_no_frame_stands_for_another() -> None:
     seen = measure(lambda count, frame: [frame, frame] if count % 10 else [])
     assert figures.duplicates(seen) > figures.sent(seen) / 2
