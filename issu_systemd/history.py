@@ -1,7 +1,4 @@
-"""The reports of past upgrades, and the state of the one that runs: what `issu status` reads.
-
-It must be quick, so what reads a record is imported where there is one.
-"""
+"""The reports of past upgrades, and the state of the one that runs: what `issu status` reads."""
 
 from __future__ import annotations
 
@@ -13,20 +10,16 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from . import glance, record
 from .errors import IssuError, NoSuchJob, RecordError
 
-PLACE = Path("/var/lib/issu/history")  # record.HISTORY
-RECORD = Path("/run/issu/record.json")  # record.RECORD
+PLACE = record.HISTORY
 
 
 def current() -> dict[str, Any] | None:
     """The upgrade that runs, as far as it got; None if none does."""
-    if not RECORD.exists():
-        return None
-    from . import record
-
     try:
-        story = record.load(RECORD)
+        story = record.load()
     except RecordError:
         return None
     return {
@@ -76,19 +69,11 @@ def find(id: str) -> dict[str, Any]:
 
 def one_line(document: dict[str, Any]) -> str:
     """The state of an upgrade in one line, its error in a second."""
-    target = document.get("target", {})
-    where = " on ".join(target[key] for key in ("os", "device") if target.get(key)) or "?"
-    if not document.get("result"):
-        if document.get("accept_deadline_usec"):
-            return f"{document['id']}: {where}, {deadline(document)}"
-        return f"{document['id']}: {document['phase']}, going to {where}"
-    outage = document.get("outage_usec")
-    away = f", outage {outage / 1_000_000:.3f} s" if outage else ""
-    longest = (document.get("unit_outage_usec") or {}).get("longest")
-    if document.get("strategy") == "live" and longest:
-        away = f", no unit away longer than {longest / 1_000_000:.3f} s"
-    error = f"\n  {document['error']}" if document.get("error") else ""
-    return f"{document['id']}: {document['result']}, {where}{away}{error}"
+    if not document.get("result") and document.get("accept_deadline_usec"):
+        target = document.get("target", {})
+        where = " on ".join(target[key] for key in ("os", "device") if target.get(key)) or "?"
+        return f"{document['id']}: {where}, {deadline(document)}"
+    return glance.one_line(document)
 
 
 def deadline(document: dict[str, Any]) -> str:

@@ -1,8 +1,7 @@
 """The verbs of the command that read this machine themselves; each returns its exit status.
 
 plan and continuity ask kernel, mounts and PID 1, which takes root and nobody else's help. status
-reads the record and the last report, as the service would: they are for everybody to read, and an
-answer over the bus would first wait for the service to be started.
+reads the record and the last report, as the service would; what glance.py cannot answer comes here.
 """
 
 from __future__ import annotations

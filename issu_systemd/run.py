@@ -173,21 +173,32 @@ def attend(argv: Sequence[str]) -> int:
     Ctrl-C is the program's affair, and what tells us to end tells it. It inherits no descriptor of
     ours. 127 if there is no such program, 126 if it cannot be executed; the message is printed.
     """
+    program, told = None, []
+
+    def pass_on(number: int, _: object) -> None:
+        told.append(number)
+        if program is not None:
+            program.send_signal(number)
+
+    # Functions all of them, for the program would inherit SIG_IGN.
+    handlers = {SIGINT: nothing, SIGQUIT: nothing, SIGTERM: pass_on, SIGHUP: pass_on}
+    before = {n: signal.signal(n, h) for n, h in handlers.items() if getsignal(n) is not SIG_IGN}
     try:
         program = subprocess.Popen(list(argv))
+        for number in told:  # it came before there was anybody to tell
+            program.send_signal(number)
+        status = program.wait()
     except OSError as error:
         print(f"issu: {argv[0]}: {error.strerror}", file=sys.stderr)
         return 127 if isinstance(error, FileNotFoundError) else 126
-    handlers = dict.fromkeys((SIGINT, SIGQUIT), SIG_IGN) | dict.fromkeys(
-        (SIGTERM, SIGHUP), lambda number, _: program.send_signal(number)
-    )
-    before = {n: signal.signal(n, h) for n, h in handlers.items() if getsignal(n) is not SIG_IGN}
-    try:
-        status = program.wait()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
     return status if status >= 0 else 128 - status
+
+
+def nothing(number: int, _: object) -> None:
+    """A signal that others heed."""
 
 
 def page(text: str, argv: Sequence[str], more: Mapping[str, str]) -> bool:

@@ -78,7 +78,6 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
         monkeypatch.setattr(netgate, name, found.issu / name)
     monkeypatch.setattr(gate, "HOLD", Path(__file__).parents[2] / "dropins/hold")
     monkeypatch.setattr(history, "PLACE", found.history)
-    monkeypatch.setattr(history, "RECORD", found.record)
     monkeypatch.setattr(record, "HISTORY", found.history)
     return found
 

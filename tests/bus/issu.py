@@ -25,7 +25,7 @@ import os, pathlib, sys
 from issu_systemd import cli, history, record
 place = pathlib.Path(sys.argv.pop(1))
 history.PLACE = record.HISTORY = place / "history"
-history.RECORD = place / "record.json"
+record.load.__defaults__ = (place / "record.json",)
 for name, value in os.environ.items():
     if name.startswith("TEST_"):
         from issu_systemd import commands, follow

