@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,12 @@ def write_unit(root: Path, name: str, text: str, *, wanted_by: str = "multi-user
         link = place.parent / f"{wanted_by}.wants" / name
         link.parent.mkdir(exist_ok=True)
         link.symlink_to(f"../{name}")
+
+
+def besides(report: dict[str, Any], only_here: Collection[str] = ()) -> list[dict[str, str]]:
+    """The findings of a report but `unit-lost` of the units that only the old root has."""
+    found: list[dict[str, str]] = report["findings"]
+    return [f for f in found if f["id"] != "unit-lost" or f["text"].split()[0] not in only_here]
 
 
 def row(report: dict[str, Any], unit: str) -> dict[str, Any]:
