@@ -32,6 +32,12 @@ def candidates(name: str) -> list[str]:
 
 def resolve(name: str) -> Device:
     """The one block device that `name` means; raises Refused saying why there is none."""
+    path, number = find(name)
+    return describe(os.path.realpath(path), number)
+
+
+def find(name: str) -> tuple[str, int]:
+    """The path and the number of the block device that `name` means; raises Refused."""
     escaped = "systemctl start \"$(systemd-escape --template=issu@.service --path DEVICE)\""
     for path in candidates(name):
         try:
@@ -40,7 +46,7 @@ def resolve(name: str) -> Device:
             continue
         if not stat.S_ISBLK(status.st_mode):
             raise Refused(f"{path} is not a block device", hint="name a disk or a partition")
-        return describe(os.path.realpath(path), status.st_rdev)
+        return path, status.st_rdev
     raise Refused(
         f"{candidates(name)[0]}: no such device",
         hint=f"lsblk lists them; a name with a dash needs: {escaped}",

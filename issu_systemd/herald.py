@@ -35,7 +35,7 @@ def listen() -> Iterator[None]:
     record.DIRECTORY.mkdir(mode=0o755, parents=True, exist_ok=True)
     fd = os.open(listener(), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        fcntl.flock(fd, fcntl.LOCK_SH)  # one that ends may overlap with the next
         yield
     finally:
         os.close(fd)
@@ -48,7 +48,7 @@ def is_listening() -> bool:
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     finally:

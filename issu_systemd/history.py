@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from . import record
-from .errors import IssuError, RecordError
+from .errors import IssuError, NoSuchJob, RecordError
 
 PLACE = record.HISTORY
 
@@ -31,10 +31,10 @@ def current() -> dict[str, Any] | None:
 
 
 def last() -> dict[str, Any]:
-    """The newest report; raises IssuError if there is none."""
+    """The newest report; raises NoSuchJob if there is none."""
     if known := ids():
         return find(known[-1])
-    raise IssuError(f"no upgrade is recorded in {PLACE}", hint="issu start DEVICE")
+    raise NoSuchJob(f"no upgrade is recorded in {PLACE}", hint="issu start DEVICE")
 
 
 def ids() -> list[str]:
@@ -43,13 +43,13 @@ def ids() -> list[str]:
 
 
 def find(id: str) -> dict[str, Any]:
-    """The report of one upgrade; raises IssuError if there is none or it cannot be read."""
+    """The report of one upgrade; raises NoSuchJob or, if it cannot be read, IssuError."""
     path = PLACE / f"{Path(id).name}.json"
     try:
         document: dict[str, Any] = json.loads(path.read_text())
     except FileNotFoundError:
         known = ", ".join(ids()[-5:]) or "none"
-        raise IssuError(f"no upgrade {id}", hint=f"the last ones: {known}") from None
+        raise NoSuchJob(f"no upgrade {id}", hint=f"the last ones: {known}") from None
     except (OSError, ValueError) as error:
         raise IssuError(f"{path}: {error}") from error
     return document

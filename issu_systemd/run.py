@@ -22,6 +22,7 @@ ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 
 DEAD_SEC = 5.0  # for a process that was sent SIGKILL
 PIPE_BYTES = 64 * 1024  # all that a pipe holds, see pipe(7)
+KILLED_SEC = 1.0  # for what was killed to end; what the kernel holds fast stays behind
 
 # What a program in the new root finds there: kernel file systems read from, an empty /run, and
 # nothing that lets it change the running system. The namespace and all of it end with the program.
@@ -113,6 +114,32 @@ def listen(pid: int, pipe: int, deadline: float, keep: int) -> tuple[bytes, bool
     finally:
         os.close(watched)
     return output, False
+
+
+async def ask(argv: Sequence[str | os.PathLike[str]], timeout: float) -> str:
+    """What a program prints, for who must not wait for it; `timeout` is in seconds.
+
+    Raises IssuError when it fails or takes too long; it is killed then, with all it has started.
+    """
+    import asyncio
+
+    words = [os.fspath(word) for word in argv]
+    process = await asyncio.create_subprocess_exec(
+        *words, env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        said, _ = await asyncio.wait_for(process.communicate(), timeout)
+    except TimeoutError:
+        raise IssuError(f"`{shlex.join(words[:-1])}` took longer than {timeout:g} s") from None
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError, TimeoutError):
+                os.killpg(process.pid, signal.SIGKILL)
+                await asyncio.wait_for(process.wait(), KILLED_SEC)
+    if process.returncode != 0:
+        raise IssuError(f"`{shlex.join(words[:-1])}` ended with {process.returncode}")
+    return said.decode(errors="replace")
 
 
 def run_inside(

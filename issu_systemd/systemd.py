@@ -7,6 +7,7 @@ Interface: org.freedesktop.systemd1(5).
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Collection
 from errno import ESRCH
@@ -47,11 +48,12 @@ class Job(NamedTuple):
     state: str
 
 
-def notify(*, status: str = "", ready: bool = False) -> None:
+def notify(*, status: str = "", ready: bool = False, stopping: bool = False) -> None:
     """Tell PID 1 our state by sd_notify(3); nothing happens outside a unit."""
     if os.environ.get("NOTIFY_SOCKET"):
         told: dict[str, object] = {"status": status} if status else {}
-        _notify(False, **told, **({"ready": 1} if ready else {}))
+        told |= {"ready": 1} if ready else {}
+        _notify(False, **told, **({"stopping": 1} if stopping else {}))
 
 
 def _words(error: Exception) -> str:
@@ -238,6 +240,24 @@ def escape_path(path: str) -> str:
     """A path as it stands in a unit name, see systemd.unit(5) and systemd-escape(1) --path."""
     text = "/".join(part for part in path.split("/") if part not in ("", ".")) or "/"
     return "-" if text == "/" else "".join(_escape(c, i == 0) for i, c in enumerate(text))
+
+
+def unescape_path(name: str) -> str:
+    """The inverse of `escape_path`; raises ValueError if the name is no such one."""
+    plain = re.sub(rb"\\x([0-9a-f]{2})", lambda code: bytes.fromhex(code[1].decode()),
+                   os.fsencode(name).replace(b"-", b"/"))  # fmt: skip
+    path = "/" + os.fsdecode(plain).lstrip("/")
+    if escape_path(path) != name:
+        raise ValueError(f"{name} is not the output of systemd-escape --path")
+    return path
+
+
+def bus_label(name: str) -> str:
+    """A unit's name as it stands in its object path, see sd_bus_path_encode(3)."""
+    return "".join(
+        chr(byte) if chr(byte).isalnum() and byte < 128 and not (i == 0 and chr(byte).isdigit())
+        else f"_{byte:02x}" for i, byte in enumerate(os.fsencode(name))
+    ) or "_"  # fmt: skip
 
 
 def _escape(char: str, first: bool) -> str:

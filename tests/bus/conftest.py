@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ import pytest
 from issu_systemd import gate, history, log, netgate, record, uevents
 from issu_systemd.systemd import Manager
 from tests.bus import fake as stand_in
+from tests.bus import others
 from tests.bus.fake import Fake, State
 
 
@@ -75,3 +78,49 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
     monkeypatch.setattr(history, "PLACE", found.history)
     monkeypatch.setattr(record, "HISTORY", found.history)
     return found
+
+
+# --- org.issu1 ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def machine_bus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A system bus with the package's policy."""
+    if not shutil.which("dbus-daemon") or os.geteuid() != 0:
+        pytest.skip("needs dbus-daemon, and root to call as somebody else")
+    with others.system_bus(tmp_path_factory.mktemp("system-bus")) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def machine_pid1(machine_bus: str) -> Iterator[Fake]:
+    with stand_in.fake(machine_bus) as process:
+        yield process
+
+
+@pytest.fixture
+def pid1_there(machine_pid1: Fake) -> Fake:
+    """The stand-in for PID 1 on the system bus, with nothing loaded."""
+    machine_pid1.be(State())
+    return machine_pid1
+
+
+@pytest.fixture
+def machine(tmp_path: Path, machine_bus: str, pid1_there: Fake) -> others.Machine:
+    """Directories for a service of the test's own."""
+    return others.machine(tmp_path, machine_bus)
+
+
+@pytest.fixture(scope="module")
+def shared(
+    tmp_path_factory: pytest.TempPathFactory, machine_bus: str, machine_pid1: Fake
+) -> Iterator[others.Machine]:
+    """One service for the tests of a file that leave nothing behind."""
+    found = others.machine(tmp_path_factory.mktemp("machine"), machine_bus)
+    process = others.begin(found)
+    try:
+        asyncio.run(others.ready(found, process))
+        yield found
+        assert process.poll() is None, "the service has died"
+    finally:
+        assert "Traceback" not in others.end(process)

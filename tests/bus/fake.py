@@ -247,6 +247,8 @@ class Server:
             "LoadState": "loaded" if known else "not-found",
             "ActiveState": self.state.units.get(unit, "inactive"),
             "CanStart": known,
+            "Job": next(([job[0], f"{TOP}/job/{job[0]}"] for job in self.jobs if job[1] == unit),
+                        [0, "/"]),
             "ConditionResult": known,
             "ConditionTimestampMonotonic": 0,
             "ActiveEnterTimestampMonotonic": 0,
@@ -254,7 +256,7 @@ class Server:
             "InactiveEnterTimestampMonotonic": 0,
         }
         values |= self.state.properties.get("", {}) | self.state.properties.get(unit, {})
-        types: dict[type, str] = {str: "s", bool: "b", int: "t"}
+        types: dict[type, str] = {str: "s", bool: "b", int: "t", list: "(uo)"}
         return "a{sv}", [{key: Variant(types[type(v)], v) for key, v in values.items()}]
 
     def Subscribe(self, path: str) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import socket
 import sys
 import threading
@@ -133,12 +132,6 @@ def test_without_pid_1_nothing_is_done(
     monkeypatch.setattr(agent, "Manager", partial(Manager, f"unix:path={tmp_path}/nobody"))
     assert run(monkeypatch, "/dev/nosuch") != 0
     assert list(places.issu.iterdir()) == []
-
-
-def test_ids_sort_by_time_and_may_stand_in_an_object_path() -> None:
-    ids = [record.new_id() for _ in range(100)]
-    assert ids == sorted(ids)
-    assert [id for id in ids if not re.fullmatch("[A-Za-z0-9_]+", id)] == []
 
 
 # --- the record, from the first instant ---------------------------------------------------------

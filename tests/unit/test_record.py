@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -348,3 +349,18 @@ def test_the_lock_ends_with_its_holder(place: Path) -> None:
         holder.kill()
     with record.lock():
         pass
+
+
+def test_whether_the_lock_is_held_is_found_out_without_taking_it(place: Path) -> None:
+    assert not record.is_locked()  # there is not even a directory
+    place.mkdir(exist_ok=True)
+    assert not record.is_locked()
+    with record.lock():
+        assert record.is_locked()
+    assert not record.is_locked()
+
+
+def test_ids_sort_by_time_and_may_stand_in_an_object_path() -> None:
+    ids = [record.new_id() for _ in range(100)]
+    assert ids == sorted(ids)
+    assert [id for id in ids if not re.fullmatch("[A-Za-z0-9_]+", id)] == []

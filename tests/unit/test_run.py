@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import tempfile
 import time
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from issu_systemd.errors import IssuError
-from issu_systemd.run import ENVIRONMENT, run, run_bounded, run_inside
+from issu_systemd.run import ENVIRONMENT, ask, run, run_bounded, run_inside
 
 
 def test_output_and_exit_status() -> None:
@@ -160,3 +162,30 @@ class TestInside:
     def test_a_tree_without_a_shell(self, tmp_path: Path) -> None:
         with pytest.raises(IssuError):
             run_inside(tmp_path, ["true"])
+
+
+# --- for who must not wait ----------------------------------------------------------------------
+
+
+def test_who_asks_is_free_meanwhile() -> None:
+    async def go() -> list[str]:
+        return await asyncio.gather(*(ask(["sh", "-c", f"echo {n}"], 30) for n in range(3)))
+
+    assert asyncio.run(go()) == ["0\n", "1\n", "2\n"]
+
+
+def test_who_asks_hears_of_a_failure() -> None:
+    with pytest.raises(IssuError, match="ended with 3"):
+        asyncio.run(ask(["sh", "-c", "exit 3"], 30))
+
+
+def test_one_that_takes_too_long_is_killed_with_all_it_has_started(tmp_path: Path) -> None:
+    script = f"sleep 600 & echo $! >{tmp_path}/pid; wait"
+    with pytest.raises(IssuError, match=r"longer than 0\.3 s"):
+        asyncio.run(ask(["sh", "-c", script], 0.3))
+    child = Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/stat")
+    for _ in range(1000):
+        if not child.exists() or child.read_text().split()[2] == "Z":
+            return
+        signal.sigtimedwait([], 0.01)
+    pytest.fail("it lives")

@@ -13,7 +13,44 @@ from pathlib import Path
 import pytest
 
 from issu_systemd import arrive
-from issu_systemd.systemd import escape_path, notify
+from issu_systemd.systemd import bus_label, escape_path, notify, unescape_path
+
+# --- sd_bus_path_encode(3) ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("dbus.service", "dbus_2eservice"),  # as systemd's own documentation has it
+        ("issu@dev-sdb2.service", "issu_40dev_2dsdb2_2eservice"),
+        (r"a\x2d", "a_5cx2d"),
+        ("1a", "_31a"),
+        ("ä", "_c3_a4"),
+        ("", "_"),
+    ],
+)
+def test_a_unit_in_an_object_path(name: str, label: str) -> None:
+    assert bus_label(name) == label
+
+
+# --- systemd-escape(1) --unescape --path --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/dev/sdb2", "/dev/disk/by-uuid/12-34", "/.hidden", r"/a\b", "/ä b", "/dev/\udcff", "/"],
+)
+def test_unescape_is_the_inverse(path: str) -> None:
+    assert unescape_path(escape_path(path)) == path
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a/b", "dev--sdb2", "dev-sdb2-", r"dev\xzz", r"dev\x61", r"\X2d", ".x", "a b"]
+)
+def test_what_is_no_escaped_path_is_named(name: str) -> None:
+    with pytest.raises(ValueError, match="systemd-escape"):
+        unescape_path(name)
+
 
 # --- systemd-escape(1) --path -------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 UNITS = sorted((ROOT / "units").iterdir())
+BUS = "issu-bus.service"
 GATES = sorted((ROOT / "dropins").glob("*.d"))
 HOLDS = sorted((ROOT / "dropins/hold").iterdir())
 
@@ -50,9 +51,10 @@ def test_the_units_of_the_contract_are_there() -> None:
 
 @pytest.mark.parametrize("unit", UNITS, ids=name)
 def test_a_unit_says_what_it_is_and_where_to_read(unit: Path) -> None:
-    assert values(unit, "Documentation") == ["man:issu@.service(8)"]
+    page = "org.issu1(5)" if unit.name == BUS else "issu@.service(8)"
+    assert values(unit, "Documentation") == [f"man:{page}"]
     assert values(unit, "Description")
-    assert (ROOT / "docs/issu@.service.8.md").exists()
+    assert (ROOT / f"docs/{page.replace('(', '.').rstrip(')')}.md").exists()
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=name)
@@ -64,6 +66,10 @@ def test_a_unit_pulls_in_nothing_that_ends_the_system(unit: Path) -> None:
 
 @pytest.mark.parametrize("unit", UNITS, ids=name)
 def test_a_unit_stays_in_an_isolate_and_stops_in_a_shutdown(unit: Path) -> None:
+    if unit.name == BUS:  # an ordinary service, by its default dependencies
+        keys = {key for section, key, _ in settings(unit) if section == "Unit"}
+        assert keys == {"Description", "Documentation", "StartLimitIntervalSec"}
+        return
     assert values(unit, "DefaultDependencies") == ["no"]
     if unit.name == "issu-halt.target":
         everything = " ".join(value for _, _, value in settings(unit))
@@ -83,7 +89,7 @@ def test_a_unit_cannot_be_enabled(unit: Path) -> None:
 
 def test_what_runs_on_arrival_runs_in_an_upgrade_only() -> None:
     for unit in UNITS:
-        if unit.name.startswith("issu-") and unit.suffix == ".service":
+        if unit.name.startswith("issu-") and unit.suffix == ".service" and unit.name != BUS:
             conditions = values(unit, "ConditionPathExists")
             assert conditions
             # Of several one is enough: all of them begin with "|" then, see systemd.unit(5).
@@ -100,6 +106,19 @@ def test_the_agent() -> None:
     # In a mount namespace of its own PID 1 would not see the new root.
     private = ("PrivateMounts", "PrivateTmp", "ProtectSystem", "ProtectHome", "RootDirectory")
     assert [key for _, key, _ in settings(unit) if key in private] == []
+
+
+def test_the_bus_service() -> None:
+    unit = ROOT / "units" / BUS
+    assert values(unit, "Type") == ["dbus"]
+    assert values(unit, "BusName") == ["org.issu1"]
+    # What would hide mounts, devices or the capabilities that a look into a device takes.
+    hides = ("Private", "Protect", "Inaccessible", "ReadOnly", "Root", "Restrict", "Dynamic",
+             "User", "Capability", "AmbientCap", "SystemCall", "DevicePolicy", "Mount")  # fmt: skip
+    found = [k for _, k, _ in settings(unit) if k.startswith(hides)]
+    assert found == ["RestrictRealtime"]
+    activation = settings(ROOT / "data/dbus/org.issu1.service")
+    assert ("D-BUS Service", "SystemdService", BUS) in activation
 
 
 # --- drop-ins that forbid a start ---------------------------------------------------------------
