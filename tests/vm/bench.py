@@ -191,8 +191,19 @@ def pair(values: "list[Any]", digits: int = 0) -> str:
     return f"{median(known):.{digits}f} / {max(known):.{digits}f}" if known else "-"
 
 
+def keep(trials: list[Trial], text: str, **more: Any) -> None:
+    """Leave the results so far, for people, for programs and as a picture."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / "vm.md").write_text(text)
+    document = {**more, "rate": RATE, "trials": [asdict(t) for t in trials]}
+    (RESULTS / "vm.json").write_text(json.dumps(document) + "\n")
+    first = {t.rival: t.bins for t in reversed(trials)}
+    rows = {title: first[key] for key, (title, _) in RIVALS.items() if key in first}
+    (RESULTS / "vm.svg").write_text(picture.svg(rows))
+
+
 def main() -> None:
-    """Measure, print, and keep the results."""
+    """Measure, print, and keep the results after each round."""
     count = int(os.environ.get("TRIALS", "5"))
     begin = time.monotonic()
     trials: list[Trial] = []
@@ -214,14 +225,8 @@ def main() -> None:
                 print(
                     f"{key:12} lost {t.lost:5} of {t.sent}, TCP {t.tcp / 1000:.0f} ms", flush=True
                 )
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    text = table(trials, rates, busy, kernel)
-    (RESULTS / "vm.md").write_text(text)
-    document = {"kernel": kernel, "rate": RATE, "idle": rates, "busy_lost": busy,
-                "trials": [asdict(t) for t in trials]}  # fmt: skip
-    (RESULTS / "vm.json").write_text(json.dumps(document) + "\n")
-    rows = {RIVALS[key][0]: next(t.bins for t in trials if t.rival == key) for key in RIVALS}
-    (RESULTS / "vm.svg").write_text(picture.svg(rows))
+            text = table(trials, rates, busy, kernel)
+            keep(trials, text, kernel=kernel, idle=rates, busy_lost=busy)
     print(text)
     print(
         f"Measured in {time.monotonic() - begin:.0f} s. The same in {RESULTS}: vm.md, .json, .svg"
