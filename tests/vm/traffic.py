@@ -219,7 +219,8 @@ class Tester:
 
     def close(self, stopped: int) -> None:
         """What had not come back when sending stopped was away until then, at the least."""
-        for one in (*self.flows, self.knocks):
+        watched: list[Flow | Knocks] = [*self.flows, self.knocks]
+        for one in watched:
             one.longest_gap = max(one.longest_gap, stopped - (one.last or self.begin))
 
     def result(self) -> dict[str, object]:
