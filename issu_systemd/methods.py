@@ -96,7 +96,8 @@ class Manager:
         """Raise Busy or Inhibited unless an upgrade may begin."""
         self.observer.look()
         if job := self.observer.current():
-            raise Busy(f"upgrade {job.id} to {job.target} runs", hint=f"its phase is {job.phase}")
+            runs = f"another upgrade runs, {job.id} to {job.target}, in phase {job.phase}"
+            raise Busy(runs, hint="`issu status` shows it")
         if record.RECORD.exists() or record.is_locked():
             raise Busy("another upgrade runs", hint="`issu status` shows it")
         if held := inhibit.held():

@@ -150,7 +150,7 @@ def test_cancel_in_staging_leaves_nothing_behind(e: Element) -> None:
     assert read(e.machine, path, "AllowCancel") is True
     assert read(e.machine, "/org/issu1", "CurrentJob") == path
     assert ask(e.machine, "ListJobs") == [[[id, path, "stage"]]]
-    assert is_refused(e.machine, "runs", "Start", "sa{sv}", e.target, "0")  # busy
+    assert is_refused(e.machine, "another upgrade runs", "Start", "sa{sv}", e.target, "0")  # busy
     ask(e.machine, "Cancel", of=("org.issu1", path, "org.issu1.Job"))
     assert result(e, path) == "failed"
     assert read(e.machine, path, "Error") == "stopped on request in phase stage"
