@@ -228,7 +228,7 @@ def test_properties_are_told_when_they_change(machine: Machine, pid1_there: Fake
                 if member == CHANGE:
                     assert args[0] == (MANAGER if where == TOP else JOB)
                     (machine_told if where == TOP else job_told).update(args[1])
-            return "Findings" in job_told
+            return "Findings" in job_told and machine_told.get("Phase") != "preflight"
 
         await until(seen)
         assert machine_told.keys() == {"Phase", "Progress", "InProgress", "CurrentJob"}
