@@ -36,6 +36,7 @@ from . import (
     survey,
     switch,
     uevents,
+    watchdog,
 )  # fmt: skip
 from .errors import IssuError, Refused
 from .evidence import Facts
@@ -92,6 +93,7 @@ def upgrade(manager: Manager, story: Record, target: str) -> int:
         result = "failed"
         make_ready(manager, story, chosen)
         notify(status=f"leaving for {story.target['device']}", ready=True)
+        watchdog.arm(story)
         enter(story, Phase.RELEASE)
         STRATEGIES[chosen.strategy].leave(manager, story, chosen)
         return OK  # live: issu-arrive.service has taken over
@@ -189,6 +191,7 @@ def describe_target(
     story.skip, story.lifted = survey.wanted(chosen, own, tree.issu_says if tree else "")
     story.verify_units = sorted({*chosen.verify_units, *own.verify_units})
     story.verify_timeout_usec = chosen.verify_timeout_usec
+    story.boot_loader, story.hook_timeout_usec = chosen.boot_loader, chosen.hook_timeout_usec
 
 
 def log_plan(steps: plan.Plan) -> None:
@@ -212,6 +215,7 @@ def make_ready(manager: Manager, story: Record, chosen: settings.Settings) -> No
     stage.stage(Path(story.stage), chosen)
     forget_refusals(manager, story)
     STRATEGIES[chosen.strategy].prepare(manager, story, chosen)
+    watchdog.prepare(story, chosen)  # may load a module, before modules are counted
     with suppress(IssuError):  # without iproute2 there is nothing to wait for
         netstate.settle(time.monotonic() + netstate.SETTLE_SEC)
     story.continuity = continuity.snapshot(Source(points=story.carried))

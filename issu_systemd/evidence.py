@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 SYSCTL_SINCE = (0, 3)  # [arrive] sysctl came with it
+
+
+class Watchdog(NamedTuple):
+    """A watchdog device; `timeout` is in seconds."""
+
+    node: str
+    identity: str = ""
+    active: bool = False  # somebody has it, or has left it running
+    nowayout: bool = False  # once started it cannot be stopped
+    timeout: int = 0
 
 
 @dataclass(frozen=True)
@@ -25,6 +36,7 @@ class Tree:
     no_copy: tuple[str, str] | None = None  # why they cannot be copied there, and the way out
     kernels: tuple[str, ...] = ()  # the releases that it has modules for
     sysctl: bool = False  # [arrive] sysctl of its own settings
+    watchdog: bool = False  # its issu-systemd disarms a watchdog
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,10 @@ class Facts:
     on_rootfs: bool = False  # the running root is the initramfs
     swap_files: tuple[str, ...] = ()  # on the running root
     stray_mounts: tuple[str, ...] = ()  # live: neither carried nor mounted by the new root
+    watchdog_usec: int = 0  # [switch] watchdog
+    watchdogs: tuple[Watchdog, ...] = ()
+    watchdog_of_pid1: str = ""  # the one that PID 1 has open
+    softdog: bool = False  # could be loaded
     tree: Tree | None = None  # None while the target is not mounted
 
 

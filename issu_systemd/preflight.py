@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from .evidence import SYSCTL_SINCE, Facts, by_age, version
 from .finding import BLOCK, INFO, WARN, Check, Finding
 from .preflight_live import LIVE
+from .preflight_watchdog import WATCHDOG
 
 # PID 1 refuses to reload with less on /run/systemd (RELOAD_DISK_SPACE_MIN, dbus-manager.c).
 RUN_MIN_BYTES = 16 * 1024 * 1024
@@ -272,6 +273,7 @@ CHECKS: tuple[Check, ...] = (
     kernel_of_target_waits, target_knows_sysctl, target_settings_are_right,
     carried_mounts_are_mounts, kept_units_are_active, kept_processes_survive, root_is_a_device,
     *LIVE,
+    *WATCHDOG,
 )  # fmt: skip
 
 

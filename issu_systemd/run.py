@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import shlex
+import signal
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from .errors import IssuError
 
 log = logging.getLogger(__name__)
 
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
+
+DEAD_SEC = 5.0  # for a process that was sent SIGKILL
+PIPE_BYTES = 64 * 1024  # all that a pipe holds, see pipe(7)
 
 # What a program in the new root finds there: kernel file systems read from, an empty /run, and
 # nothing that lets it change the running system. The namespace and all of it end with the program.
@@ -51,6 +59,66 @@ def run(
         lines = (done.stderr or done.stdout).strip().splitlines() or [f"exit {done.returncode}"]
         raise IssuError(f"`{shlex.join(words)}` failed: {lines[-1]}")
     return done
+
+
+class Done(NamedTuple):
+    """How a program ended: its status as subprocess has it, None if it had to be killed."""
+
+    status: int | None
+    output: str
+
+
+def run_bounded(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    timeout: float,
+    keep: int,
+    more: Mapping[str, str] | None = None,
+) -> Done:
+    """Run a program of somebody else's, with what it starts, for `timeout` seconds at most.
+
+    `more` is added to its environment. Of what it prints, on either stream, the last `keep` bytes
+    are kept. Whatever of its process group is left in the end is killed. Raises IssuError if it
+    cannot be executed.
+    """
+    try:
+        process = subprocess.Popen(
+            [os.fspath(word) for word in argv], env={**ENVIRONMENT, **(more or {})},
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            start_new_session=True, bufsize=0,
+        )  # fmt: skip
+    except OSError as error:
+        raise IssuError(f"{os.fspath(argv[0])} cannot be run: {error.strerror}") from error
+    with process.stdout as pipe:  # type: ignore[union-attr]
+        os.set_blocking(pipe.fileno(), False)
+        output, ended = listen(process.pid, pipe.fileno(), time.monotonic() + timeout, keep)
+        with suppress(ProcessLookupError):  # not waited for yet, so the number is still its own
+            os.killpg(process.pid, signal.SIGKILL)
+    with suppress(subprocess.TimeoutExpired):  # the kernel may hold it: then it is left behind
+        process.wait(DEAD_SEC)
+    return Done(process.returncode if ended else None, output.decode(errors="replace"))
+
+
+def listen(pid: int, pipe: int, deadline: float, keep: int) -> tuple[bytes, bool]:
+    """The end of what a process prints until it ends or until `deadline`; whether it has ended.
+
+    What it started may hold the pipe for longer, and is not waited for.
+    """
+    output, watched = b"", os.pidfd_open(pid)
+    heard = [watched, pipe]
+    try:
+        while (left := deadline - time.monotonic()) > 0:
+            ready, _, _ = select.select(heard, [], [], left)
+            chunk = b""
+            with suppress(BlockingIOError):
+                chunk = os.read(pipe, PIPE_BYTES)
+            output = (output + chunk)[-keep:]
+            if watched in ready:
+                return output, True
+            heard = [watched, pipe] if chunk else [watched]
+    finally:
+        os.close(watched)
+    return output, False
 
 
 def run_inside(

@@ -16,7 +16,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from . import carry, facts, gate, log, netgate, outcome, plan, record, release, restart
+from . import (
+    carry,
+    facts,
+    gate,
+    hooks,
+    log,
+    netgate,
+    outcome,
+    plan,
+    record,
+    release,
+    restart,
+    watchdog,
+)
 from .errors import Busy, IssuError, RecordError
 from .phase import BEYOND, STOPPED, Phase
 from .record import Record
@@ -33,6 +46,7 @@ LOGIND = ("user@", "user-runtime-dir@")  # come and go with the sessions that lo
 
 def undo(manager: Manager, story: Record, error: str, *, result: str = "failed") -> None:
     """Bring the old root back to what it was before the upgrade, and write the report."""
+    watchdog.take_over(story)
     story.error = error
     story.result = result
     logger.error("%s: %s", result, error)
@@ -137,6 +151,8 @@ def clear_old_failures(manager: Manager, story: Record) -> None:
 
 def finish(manager: Manager, story: Record, stopped: outcome.Times | None = None) -> None:
     """Write the report to the history, then remove the record: the last trace on /run."""
+    hooks.run(story)
+    watchdog.disarm(story)
     story.end_phase()
     outcome.write_history(outcome.describe(manager, story, stopped))
     for path in (record.REACHED, record.RECORD):

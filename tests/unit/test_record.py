@@ -73,6 +73,9 @@ def full() -> Record:
         restart_timeout_usec=60_000_000,
         settle_usec=3_000_000,
         steps={"pivot_usec": 90, "reexec_usec": 280_000},
+        watchdog={"device": "/dev/watchdog0", "seconds": 60, "before": 30, "armed": True},
+        boot_loader="grub",
+        hook_timeout_usec=10_000_000,
         continuity={"boot_id": "2f1c", "modules": ["ext4", "veth"]},
         findings=[
             {"id": "killed", "severity": "warn", "text": "sh[812] ignored SIGTERM", "way_out": ""}
@@ -109,6 +112,7 @@ def test_the_golden_file_of_an_older_version_is_read() -> None:
     assert replace(
         full(), lifted=[], plan=[], moved=[], hold_made=False, parallel=1, sessions="keep",
         restart_timeout_usec=120_000_000, settle_usec=1_000_000, steps={},
+        watchdog={}, boot_loader="none", hook_timeout_usec=30_000_000,
     ) == old  # fmt: skip
 
 
