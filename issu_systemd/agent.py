@@ -35,6 +35,7 @@ from . import (
     stage,
     survey,
     switch,
+    trust,
     uevents,
 )  # fmt: skip
 from .errors import IssuError, Refused
@@ -148,7 +149,9 @@ def examine(manager: Manager, story: Record, target: str, chosen: settings.Setti
     story.stage = str(root)
     record.save(story)  # from here on a dead agent leaves something to undo
     try:
-        mounts.mount(device.node, root, options="ro", fstype=device.fstype)
+        require(story, trust.mount(device, root, chosen))
+    except Refused:
+        raise
     except IssuError as error:
         seen = replace(seen, mount_error=str(error))
         require(story, preflight.judge(seen))
@@ -159,6 +162,17 @@ def examine(manager: Manager, story: Record, target: str, chosen: settings.Setti
     steps = survey.plan_for(manager, root, chosen, wanted, chosen.strategy)
     story.plan = [list(step) for step in steps]
     log_plan(steps)
+    if chosen.rehearse:
+        rehearse_first(story, device.node, chosen)
+
+
+def rehearse_first(story: Record, node: str, chosen: settings.Settings) -> None:
+    """Boot the target in a container; raises Refused if it does not come up there."""
+    from .rehearse import rehearse  # not many want it
+
+    notify(status=f"rehearsing {node}")
+    limit = chosen.rehearse_timeout_usec / 1_000_000
+    require(story, rehearse(Path(node), story.verify_units, limit))
 
 
 def root_dev() -> int:

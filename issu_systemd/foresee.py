@@ -6,8 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from . import devices, facts, mounts, plan, settings, survey
-from .errors import IssuError
+from . import devices, facts, mounts, plan, settings, survey, trust
+from .errors import IssuError, Refused
 from .systemd import Manager
 
 
@@ -23,8 +23,9 @@ def foresee(target: str, strategy: str | None) -> dict[str, Any]:
     mounts.apart()
     with tempfile.TemporaryDirectory(prefix="issu-plan-") as name, Manager() as manager:
         place = Path(name)
-        mounts.mount(device.node, place, options="ro", fstype=device.fstype or "auto")
         try:
+            if distrust := trust.mount(device, place, chosen):
+                raise Refused("; ".join(f"{f.text} ({f.way_out})" for f in distrust))
             system = facts.os_release(place)
             if not system["os"]:
                 raise IssuError(f"{device.node} holds no operating system: no os-release in it")

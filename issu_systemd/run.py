@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import shlex
+import signal
 import subprocess
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from .errors import IssuError
@@ -14,6 +18,8 @@ from .errors import IssuError
 log = logging.getLogger(__name__)
 
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
+KEPT_BYTES = 4096
+LINE_MAX = 300  # characters
 
 # What a program in the new root finds there: kernel file systems read from, an empty /run, and
 # nothing that lets it change the running system. The namespace and all of it end with the program.
@@ -51,6 +57,51 @@ def run(
         lines = (done.stderr or done.stdout).strip().splitlines() or [f"exit {done.returncode}"]
         raise IssuError(f"`{shlex.join(words)}` failed: {lines[-1]}")
     return done
+
+
+def last_line(argv: Sequence[str], *, timeout: float) -> tuple[int, str]:
+    """Run a program that is not ours; its exit status and the last line that it printed.
+
+    However much it prints, little of it is kept. When it has ended, or `timeout` seconds are over,
+    what it has started and left is killed. Raises IssuError when it is missing or takes too long.
+    """
+    deadline, tail = time.monotonic() + timeout, b""
+    try:
+        process = subprocess.Popen(
+            argv, env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    except OSError as error:
+        raise IssuError(f"{argv[0]} cannot be run: {error.strerror}") from error
+    assert process.stdout
+    output, ended = process.stdout.fileno(), os.pidfd_open(process.pid)
+    try:
+        while True:
+            left = max(0.0, deadline - time.monotonic())
+            ready, _, _ = select.select([output, ended], [], [], left)
+            if output in ready:
+                chunk = os.read(output, 1 << 16)
+                tail = (tail + chunk)[-KEPT_BYTES:]
+                if chunk and left:
+                    continue
+            if ended in ready:
+                break
+            if not left:
+                raise IssuError(f"`{shlex.join(argv)}` took longer than {timeout:g} s")
+            select.select([ended], [], [], left)  # it has closed its output, and goes on
+    finally:
+        os.close(ended)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.stdout.close()
+        process.wait()
+    return process.returncode, plain(tail)
+
+
+def plain(text: bytes) -> str:
+    """The last line of an output, fit to be shown: short, and without control characters."""
+    lines = [line for line in text.decode(errors="replace").splitlines() if line.strip()]
+    return "".join(c for c in (lines or [""])[-1] if c.isprintable()).strip()[-LINE_MAX:]
 
 
 def run_inside(

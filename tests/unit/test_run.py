@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
 
 from issu_systemd.errors import IssuError
-from issu_systemd.run import ENVIRONMENT, run, run_inside
+from issu_systemd.run import ENVIRONMENT, LINE_MAX, last_line, run, run_inside
 
 
 def test_output_and_exit_status() -> None:
@@ -94,3 +95,52 @@ class TestInside:
     def test_a_tree_without_a_shell(self, tmp_path: Path) -> None:
         with pytest.raises(IssuError):
             run_inside(tmp_path, ["true"])
+
+
+# --- programs that are not ours -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("script", "want"),
+    [
+        ("echo a; echo b >&2", (0, "b")),
+        ("echo a; exit 3", (3, "a")),
+        ("exit 4", (4, "")),
+        ("printf 'red\\033[31m\\007\\n\\n'", (0, "red[31m")),
+        ("exec >&- 2>&-; exit 5", (5, "")),
+        ("kill -9 $$", (-9, "")),
+    ],
+)
+def test_the_last_line(script: str, want: tuple[int, str]) -> None:
+    assert last_line(["sh", "-c", script], timeout=20) == want
+
+
+def test_little_is_kept_of_much() -> None:
+    status, said = last_line(["sh", "-c", "yes x | head -c 50000000; echo; echo end"], timeout=60)
+    assert (status, said) == (0, "end")
+    _, said = last_line(["sh", "-c", "head -c 100000 /dev/zero | tr '\\0' y"], timeout=20)
+    assert said == "y" * LINE_MAX
+
+
+@pytest.mark.parametrize("script", ["sleep 300", "yes", "exec >&- 2>&-; sleep 300"])
+def test_one_that_does_not_end_is_killed(script: str) -> None:
+    with pytest.raises(IssuError, match=r"took longer than 0\.2 s"):
+        last_line(["sh", "-c", script], timeout=0.2)
+
+
+def test_what_it_leaves_is_killed(tmp_path: Path) -> None:
+    """And is not waited for, although it holds the output."""
+    status, said = last_line(
+        ["sh", "-c", f"sleep 300 & echo $! >{tmp_path}/pid; echo ok"], timeout=20
+    )
+    assert (status, said) == (0, "ok")
+    stat = Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/stat")
+    deadline = time.monotonic() + 10
+    while stat.exists() and ") Z" not in stat.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_one_that_is_not_there() -> None:
+    with pytest.raises(IssuError, match="/no/such cannot be run: No such file"):
+        last_line(["/no/such"], timeout=1)

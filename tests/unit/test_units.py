@@ -11,7 +11,7 @@ UNITS = sorted((ROOT / "units").iterdir())
 GATES = sorted((ROOT / "dropins").glob("*.d"))
 HOLDS = sorted((ROOT / "dropins/hold").iterdir())
 
-IN_PROGRESS = "/run/issu/in-progress"
+IN_PROGRESS = "/run/issu/in-progress"REHEARSAL = "issu-rehearsal@.service"  # before an upgrade, or without one
 # Of these PID 1 stops, unmounts or ends everything: they may be given way to, and no more.
 LAST = ("shutdown", "umount", "final", "reboot", "poweroff", "halt", "kexec", "exit", "soft-reboot")
 PULLS = ("Requires", "Requisite", "Wants", "BindsTo", "PartOf", "Upholds", "OnSuccess", "OnFailure")
@@ -70,7 +70,7 @@ def test_a_unit_stays_in_an_isolate_and_stops_in_a_shutdown(unit: Path) -> None:
         assert [target for target in LAST if f"{target}.target" in everything] == []
         assert values(unit, "AllowIsolate") == ["yes"]
         return
-    assert values(unit, "IgnoreOnIsolate") == ["yes"]
+    assert values(unit, "IgnoreOnIsolate") == ([] if unit.name == REHEARSAL else ["yes"])
     assert values(unit, "Conflicts") == ["shutdown.target"]
     assert "shutdown.target" in values(unit, "Before")
 
@@ -83,7 +83,7 @@ def test_a_unit_cannot_be_enabled(unit: Path) -> None:
 
 def test_what_runs_on_arrival_runs_in_an_upgrade_only() -> None:
     for unit in UNITS:
-        if unit.name.startswith("issu-") and unit.suffix == ".service":
+        if unit.name.startswith("issu-") and unit.suffix == ".service" and unit.name != REHEARSAL:
             [condition] = values(unit, "ConditionPathExists")
             assert condition.startswith("/run/issu/")
 
@@ -97,6 +97,17 @@ def test_the_agent() -> None:
     # In a mount namespace of its own PID 1 would not see the new root.
     private = ("PrivateMounts", "PrivateTmp", "ProtectSystem", "ProtectHome", "RootDirectory")
     assert [key for _, key, _ in settings(unit) if key in private] == []
+
+
+def test_the_rehearsal_is_confined() -> None:
+    unit = ROOT / "units" / REHEARSAL
+    wanted = {
+        "PrivateNetwork": ["yes"], "DevicePolicy": ["closed"], "Delegate": ["yes"],
+        "KillSignal": ["SIGKILL"], "CollectMode": ["inactive-or-failed"],
+    }  # fmt: skip
+    assert {key: values(unit, key) for key in wanted} == wanted
+    assert values(unit, "TasksMax")
+    assert values(unit, "MemoryMax")
 
 
 # --- drop-ins that forbid a start ---------------------------------------------------------------
