@@ -61,11 +61,11 @@ def test_a_refusal_leaves_it_not_executable(told: list[str]) -> None:
 def test_a_wrong_hash_is_not_even_mounted_and_all_is_told(
     told: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trust, "last_line", lambda argv, *, timeout: (1, f"{argv[0]} is not content"))
+    monkeypatch.setattr(trust, "last_line", lambda argv, *, timeout: (1, f"{argv[0]} says no"))
     chosen = Settings(verity=HASH, verity_hashes="/dev/sdx2", verify_command=("/no",))
     found = trust.mount(DEVICE, Path("/x"), chosen)
     assert [f.id for f in found] == ["verity", "verify-command"]
-    assert "veritysetup is not content" in found[0].text
+    assert "veritysetup says no" in found[0].text
     assert told == []
 
 

@@ -11,7 +11,8 @@ UNITS = sorted((ROOT / "units").iterdir())
 GATES = sorted((ROOT / "dropins").glob("*.d"))
 HOLDS = sorted((ROOT / "dropins/hold").iterdir())
 
-IN_PROGRESS = "/run/issu/in-progress"REHEARSAL = "issu-rehearsal@.service"  # before an upgrade, or without one
+IN_PROGRESS = "/run/issu/in-progress"
+REHEARSAL = "issu-rehearsal@.service"  # before an upgrade, or without one
 # Of these PID 1 stops, unmounts or ends everything: they may be given way to, and no more.
 LAST = ("shutdown", "umount", "final", "reboot", "poweroff", "halt", "kexec", "exit", "soft-reboot")
 PULLS = ("Requires", "Requisite", "Wants", "BindsTo", "PartOf", "Upholds", "OnSuccess", "OnFailure")
