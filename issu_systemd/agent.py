@@ -40,6 +40,7 @@ from . import (
     survey,
     switch,
     uevents,
+    watchdog,
     wayback,
 )  # fmt: skip
 from .errors import IssuError, Refused, SettingsError
@@ -123,6 +124,7 @@ def upgrade(manager: Manager, story: Record) -> int:
         make_ready(manager, story, chosen)
         herald.announce()
         notify(status=f"leaving for {story.target['device']}", ready=True)
+        watchdog.arm(story)
         enter(story, Phase.RELEASE)
         events.tell(Event.RELEASED, story, f"leaving for {story.target['device']}")
         STRATEGIES[chosen.strategy].leave(manager, story, chosen)
@@ -234,6 +236,7 @@ def describe_end(story: Record, chosen: settings.Settings, own: settings.Setting
     # Whoever goes back has decided already.
     story.accept_mode = "auto" if story.way_back else chosen.accept_mode
     story.accept_timeout_usec = chosen.accept_timeout_usec
+    story.boot_loader, story.hook_timeout_usec = chosen.boot_loader, chosen.hook_timeout_usec
 
 
 def log_plan(steps: plan.Plan) -> None:
@@ -274,6 +277,7 @@ def make_ready(manager: Manager, story: Record, chosen: settings.Settings) -> No
     stage.stage(Path(story.stage), chosen)
     forget_refusals(manager, story)
     STRATEGIES[chosen.strategy].prepare(manager, story, chosen)
+    watchdog.prepare(story, chosen)  # may load a module, before modules are counted
     with suppress(IssuError):  # without iproute2 there is nothing to wait for
         netstate.settle(time.monotonic() + netstate.SETTLE_SEC)
     story.continuity = continuity.snapshot(Source(points=story.carried))

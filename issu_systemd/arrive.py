@@ -46,6 +46,10 @@ def carry_on(story: Record) -> int:
     """Arrive on the new root, or undo on the old one; an exit status."""
     if record.WAY_BACK.exists() and resume(story):
         return 0
+    if story.watchdog.get("armed"):
+        from . import watchdog
+
+        watchdog.take_over(story)
     if story.strategy == "live":
         from . import land
 

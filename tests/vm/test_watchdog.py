@@ -1,0 +1,160 @@
+"""The dead man's switch on real kernels: hardware (QEMU's i6300esb), or else softdog.
+
+An accepted upgrade leaves the watchdog as it was found. A new root that hangs, or whose program of
+ours is stopped, is reset, and the machine is on the old root. Without a watchdog it hangs on.
+"""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.rig import traces
+
+from .channel import Lost
+from .guest import BOOT_SEC, READY, UPGRADE_SEC, Guest, guest
+
+SECONDS = 30  # more than the switch takes in an emulated guest
+SETTINGS = """\
+[switch]
+strategy = "{strategy}"
+watchdog = "{seconds}s"
+[accept]
+program-timeout = "5min"
+"""
+CLASS = "/sys/class/watchdog"
+STATE = f"cat {CLASS}/watchdog0/state {CLASS}/watchdog0/timeout"
+# Runs while an upgrade is accepted: longer than the watchdog waits, and somebody writes to it.
+LOOK = f"""\
+#!/bin/sh
+{STATE} >/run/seen.new
+mv /run/seen.new /run/seen
+sleep {SECONDS + 5}
+"""
+# issu-arrive.service does not come to its own program for as long as the root has this file.
+HANG = """\
+[Service]
+ExecStartPre=/bin/sh -c 'while [ -e /etc/hang ]; do sleep 0.2; done'
+TimeoutStartSec=infinity
+"""
+KINDS = {"hardware": "trixie", "softdog": "bookworm"}
+ON_OTHER = "mount {disk} /mnt; {script}; umount /mnt"
+
+
+def customize(top: Path) -> None:
+    """A program that looks at the watchdog, and a way to let the arrival hang."""
+    program = top / "etc/issu/accept.d/10-look"
+    program.parent.mkdir(parents=True)
+    program.write_text(LOOK)
+    program.chmod(0o755)
+    drop_in = top / "etc/systemd/system/issu-arrive.service.d/hang.conf"
+    drop_in.parent.mkdir(parents=True)
+    drop_in.write_text(HANG)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def g(request: pytest.FixtureRequest) -> Iterator[Guest]:
+    """A guest that its watchdog resets; the kernel of Debian 12 has no driver for the hardware."""
+    suite = KINDS[request.param]
+    with (
+        traces.workspace() as work,
+        guest(
+            work, (suite, suite), kernel_of=suite, customize=[customize],
+            options="-action reboot=reset,watchdog=reset",
+        ) as made,
+    ):  # fmt: skip
+        made.run("modprobe i6300esb || :")
+        found = made.run(f"cat {CLASS}/*/identity 2>/dev/null || :").strip()
+        assert found == ("" if request.param == "softdog" else "i6300ESB timer")
+        yield made
+
+
+def configure(g: Guest, strategy: str, seconds: int) -> None:
+    g.configure(SETTINGS.format(strategy=strategy, seconds=seconds))
+
+
+def on_other(g: Guest, script: str) -> None:
+    """Change the root that does not run."""
+    g.run(ON_OTHER.format(disk=g.other(), script=script))
+
+
+def comes_up_again(g: Guest, old: str, boot_id: str) -> None:
+    """Wait for the reset: the machine is on the old root, in service, and no upgrade runs."""
+    g.root = g.channel.hello(SECONDS + BOOT_SEC)
+    g.run(READY, BOOT_SEC)
+    assert g.here() == old
+    assert g.run("cat /proc/sys/kernel/random/boot_id") != boot_id
+    assert g.run("ls -A /run/issu").strip() == ""
+    assert g.run("systemctl --failed --no-legend").strip() == ""
+    g.run("modprobe i6300esb || :")
+
+
+def start(g: Guest) -> tuple[str, str]:
+    """Ask for an upgrade; the root that is left, and the boot's id."""
+    here, boot_id = g.here(), g.run("cat /proc/sys/kernel/random/boot_id")
+    g.run(f"rm -f /run/seen; systemctl start --no-block issu@{g.other()}; true")
+    return here, boot_id
+
+
+@pytest.mark.parametrize("strategy", ["halt", "live"])
+def test_accepted_it_is_as_it_was_found(g: Guest, strategy: str) -> None:
+    """Asked for 30 s and alive after 35 s: it is written to. Then it is at rest, with its time."""
+    configure(g, strategy, SECONDS)
+    before = g.run(f"{STATE} || :")
+    g.run("rm -f /run/seen")
+    report = g.upgrade()
+    assert report["result"] == "accepted", report
+    assert [f["id"] for f in report["findings"]] == ["old-root-free"], report["findings"]
+    assert report["continuity"]["differences"] == []
+    assert g.run("cat /run/seen").split() == ["active", str(SECONDS)]
+    state, timeout = g.run(STATE).split()
+    assert state == "inactive"
+    assert timeout != str(SECONDS)
+    if "No such file" not in before:  # softdog is loaded by the first upgrade, and stays
+        assert [state, timeout] == before.split()
+    (accept,) = [p for p in report["phases"] if p["name"] == "accept"]
+    assert accept["end_usec"] - accept["start_usec"] > SECONDS * 1_000_000
+
+
+@pytest.mark.parametrize("strategy", ["halt", "live"])
+def test_a_new_root_that_hangs_is_reset(g: Guest, strategy: str) -> None:
+    configure(g, strategy, SECONDS)
+    on_other(g, "touch /mnt/etc/hang")
+    old, boot_id = start(g)
+    boots = g.console.read_text(errors="replace").count("Linux version")
+    begin = None
+    while g.console.read_text(errors="replace").count("Linux version") == boots:
+        begin = begin or time.monotonic()
+        assert time.monotonic() - begin < UPGRADE_SEC
+        time.sleep(0.2)
+    comes_up_again(g, old, boot_id)
+    on_other(g, "rm /mnt/etc/hang")
+
+
+def test_a_stopped_program_of_ours_is_reset(g: Guest) -> None:
+    """SIGSTOP for the one process that is at work; the child that writes for it runs on."""
+    configure(g, "live", SECONDS)
+    old, boot_id = start(g)
+    g.root = g.channel.hello(UPGRADE_SEC)
+    g.run("until [ -e /run/seen ]; do sleep 0.2; done", UPGRADE_SEC)
+    assert g.here() != old
+    g.run("systemctl kill --kill-whom=main --signal=STOP issu-arrive.service")
+    comes_up_again(g, old, boot_id)
+
+
+def test_without_a_watchdog_it_hangs_on(g: Guest) -> None:
+    """The control, and the last: it takes more than the watchdog's time, and then goes on."""
+    configure(g, "live", 0)
+    on_other(g, "touch /mnt/etc/hang")
+    other = g.other()
+    _, boot_id = start(g)
+    g.run(f"until [ $(findmnt -no SOURCE /) = {other} ]; do sleep 0.2; done", UPGRADE_SEC)
+    with pytest.raises(Lost):
+        g.channel.hello(2 * SECONDS)
+    assert g.run("cat /proc/sys/kernel/random/boot_id") == boot_id
+    assert g.run("systemctl is-active issu-arrive.service", check=False).strip() == "activating"
+    g.run("rm /etc/hang")
+    g.root = g.channel.hello(UPGRADE_SEC)
+    g.run("while [ -e /run/issu/record.json ]; do sleep 0.2; done", UPGRADE_SEC)
+    assert "accepted" in g.run("issu report")
