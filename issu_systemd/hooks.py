@@ -72,5 +72,6 @@ def run_one(path: Path, story: Record) -> str:
         return f"{path} did not end within {seconds:g} s: {last}"
     if done.status:
         return f"{path} ended with {done.status}: {last}"
-    log.info("%s: %s", path, last)
+    if done.output:
+        log.info("%s: %s", path, last)
     return ""

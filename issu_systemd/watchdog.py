@@ -152,6 +152,7 @@ def take_over(story: Record) -> None:
         fd = open_device(node)
     except IssuError as error:
         log.error("%s", error)
+        story.watchdog["armed"] = False  # not by us
         story.find("watchdog-lost", "warn", f"{error}; it was armed for this upgrade",
                    "see who has it: wdctl; has systemd here RuntimeWatchdogSec=?")  # fmt: skip
         return

@@ -232,6 +232,9 @@ def test_one_that_somebody_else_has_is_told(fake: Fake, monkeypatch: pytest.Monk
     watchdog.take_over(story)
     assert [found["id"] for found in story.findings] == ["watchdog-lost"]
     assert "busy" in story.findings[0]["text"]
+    begin = time.monotonic()
+    watchdog.disarm(story)  # is not waited for once more
+    assert time.monotonic() - begin < watchdog.WAIT_SEC
 
 
 @pytest.mark.parametrize(
