@@ -8,6 +8,7 @@ import pytest
 
 from tests.rig import traces
 
+from . import network
 from .guest import Guest, guest
 from .kernel import Archive
 
@@ -52,7 +53,7 @@ def g() -> Iterator[Guest]:
     with (
         traces.workspace() as work,
         guest(
-            work, (SUITE, SUITE), kernel_of=SUITE, customize=[bootctl],
+            work, (SUITE, SUITE), kernel_of=SUITE, customize=[network.ifupdown, bootctl],
             options="-bios /usr/share/ovmf/OVMF.fd",
         ) as made,
     ):  # fmt: skip
