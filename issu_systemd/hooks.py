@@ -2,6 +2,10 @@
 
 They cannot undo it any more: one that fails is a finding of the report. They run before the report
 is written, and again if we are killed meanwhile. An upgrade that is refused or fails runs none.
+
+Whatever the way back was, at its end the old root has its turn: an upgrade that is a way back ends
+with rollback.d too. The boot loader is told only where acceptance has changed, or had changed, what
+it starts: nobody touches it for a new root that was never accepted.
 """
 
 from __future__ import annotations
@@ -31,11 +35,14 @@ def run(story: Record) -> None:
 
 
 def directory(story: Record) -> str:
-    """Whose turn it is, "" if nobody's. Rolled back is what has come back to the old root."""
-    if story.result == "accepted":
-        return "accept.d"
+    """Whose turn it is, "" if nobody's. Rolled back is what has come back to a root."""
     here = os.stat("/").st_dev  # noqa: PTH116
-    return "rollback.d" if story.result == "rolled-back" and here == story.old_dev else ""
+    if story.result == "rolled-back":
+        return "rollback.d" if here == story.old_dev else ""  # or else one more upgrade follows
+    if story.way_back:  # what is not healthy there either stays there
+        arrived = here == story.new_dev and story.result in ("accepted", "failed")
+        return "rollback.d" if arrived else ""
+    return "accept.d" if story.result == "accepted" else ""
 
 
 def programs(name: str) -> list[Path]:
@@ -49,12 +56,16 @@ def programs(name: str) -> list[Path]:
 
 def environment(story: Record) -> dict[str, str]:
     """What a program is told of the upgrade."""
+    source, target = (str(root.get("device") or "") for root in (story.source, story.target))
+    accepted = story.result == "accepted"
+    changes = accepted and not story.way_back.get("reboot")  # else nothing had been accepted
     return {
         "ISSU_ID": story.id,
-        "ISSU_SOURCE": str(story.source.get("device") or ""),
-        "ISSU_TARGET": str(story.target.get("device") or ""),
-        "ISSU_RESULT": str(story.result),
-        "ISSU_BOOT_LOADER": story.boot_loader,
+        "ISSU_SOURCE": source,
+        "ISSU_TARGET": target,
+        "ISSU_ROOT": source if story.result == "rolled-back" else target,
+        "ISSU_RESULT": "accepted" if accepted and not story.way_back else "rolled-back",
+        "ISSU_BOOT_LOADER": story.boot_loader if changes else "none",
     }
 
 

@@ -169,8 +169,11 @@ def clear_old_failures(manager: Manager, story: Record) -> None:
 
 def finish(manager: Manager, story: Record, stopped: outcome.Times | None = None) -> None:
     """Write the report to the history, then remove the record: the last trace on /run."""
+    from . import wayback
+
     hooks.run(story)
-    watchdog.disarm(story)
+    if not wayback.is_begun(story):  # else whoever goes back has it
+        watchdog.disarm(story)
     story.end_phase()
     try:
         outcome.write_history(outcome.describe(manager, story, stopped))

@@ -1,9 +1,10 @@
 """The dead man's switch: a watchdog device resets the machine if nothing of ours lives to stop it.
 
 Before the first unit stops the agent opens a device and arms it. Whoever of ours is at work, on
-either root, has it open, and a child writes to it meanwhile; the end of every upgrade disarms it.
-When the kernel closes it for one that has died, it goes on (magic close, watchdog-api.rst), and the
-next has [switch] watchdog to open it again. If nobody comes, the boot loader starts the old root.
+either root, has it open, and a child writes to it meanwhile; the end of every upgrade disarms it,
+but that of one whose way back is another upgrade, which goes on with it. When the kernel closes it
+for one that has died, it goes on (magic close, watchdog-api.rst), and the next has [switch]
+watchdog to open it again. If nobody comes, the boot loader starts the old root.
 """
 
 from __future__ import annotations
@@ -114,6 +115,9 @@ def arm(story: Record) -> None:
     """From now on the machine is reset if nobody writes to the watchdog; raises IssuError."""
     if not story.watchdog:
         return
+    if story.watchdog["armed"]:  # this is the way back: who asked for it ends now that we are ready
+        take_over(story, wait_sec=story.watchdog["seconds"] / 2)
+        return
     story.watchdog["armed"] = True
     record.save(story)  # first: who is killed in between leaves something to disarm
     node, seconds = story.watchdog["device"], story.watchdog["seconds"]
@@ -143,13 +147,13 @@ def check(node: str, fd: int, seconds: int) -> None:
         raise IssuError(f"{node} takes no more than {got} s", hint="lower [switch] watchdog")
 
 
-def take_over(story: Record) -> None:
+def take_over(story: Record, wait_sec: float = WAIT_SEC) -> None:
     """Go on with an armed watchdog that a process before this one had; a finding if it is gone."""
     node = story.watchdog.get("device", "")
     if not story.watchdog.get("armed") or node in _held:
         return
     try:
-        fd = open_device(node)
+        fd = open_device(node, wait_sec)
     except IssuError as error:
         log.error("%s", error)
         story.watchdog["armed"] = False  # not by us
@@ -159,12 +163,12 @@ def take_over(story: Record) -> None:
     _held[node] = Held(fd, tend(fd, story.watchdog["seconds"]))
 
 
-def open_device(node: str) -> int:
+def open_device(node: str, wait_sec: float = WAIT_SEC) -> int:
     """Open a watchdog, which starts it, as soon as the process before us has closed it.
 
     Raises IssuError.
     """
-    deadline = time.monotonic() + WAIT_SEC
+    deadline = time.monotonic() + wait_sec
     while True:
         try:
             return os.open(node, os.O_WRONLY | os.O_CLOEXEC)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from issu_systemd import hooks, record, settle, watchdog
+from issu_systemd import hooks, record, settle, watchdog, wayback
 from issu_systemd.phase import Phase
+from issu_systemd.record import Record
 from issu_systemd.systemd import Manager
 from tests.bus.conftest import Places
 from tests.bus.fake import Fake, State
@@ -67,6 +71,40 @@ def test_acceptance_disarms_and_tells_in_the_report_if_it_could_not(
     settle.accept(manager, story, [])
     assert "gone cannot be opened" in told(places)["watchdog-lost"]
     assert story.result == "accepted"
+
+
+def test_the_way_back_goes_on_with_it(
+    manager: Manager, pid1: Fake, places: Places, pipe: tuple[Path, int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Armed through the end of the upgrade, until the agent leaves for the old root."""
+    monkeypatch.setattr(wayback, "free", lambda node: None)
+    there = partial(Manager, pid1.address, peer_to_peer=False)
+    monkeypatch.setattr("issu_systemd.systemd.Manager", there)
+    story = story_in(Phase.VERIFY, watchdog=armed(pipe[0]), source={"device": "/dev/nosuch"})
+    record.save(story)
+    pid1.be(State())
+    watchdog.take_over(story)
+    wayback.begin(manager, story, "it is ill")
+    [held] = watchdog._held
+    assert held == str(pipe[0])
+    with suppress(BlockingIOError):  # nothing was written yet
+        assert b"V" not in os.read(pipe[1], 4096)
+
+    dead = watchdog._held.pop(held)  # who has decided is killed, and starts again
+    os.kill(dead.child, signal.SIGKILL)
+    os.waitpid(dead.child, 0)
+    os.close(dead.fd)
+    assert wayback.go() == 0
+    assert held in watchdog._held
+
+    of = Record("y", "", target={"device": "/dev/nosuch"})
+    wayback.take(of)
+    assert of.watchdog == armed(pipe[0])
+    of.way_back = {}
+    settle.finish(manager, of)  # and its end, wherever it is, disarms it
+    assert os.read(pipe[1], 4096).endswith(b"V")
+    assert watchdog._held == {}
 
 
 @pytest.mark.parametrize(("troubles", "ran"), [([], True), (["frr.service is failed"], False)])

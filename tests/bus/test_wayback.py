@@ -77,8 +77,9 @@ def test_it_ends_the_upgrade_and_asks(manager: Manager, places: Places) -> None:
     assert asked is not None
     assert asked["verdict_usec"] > 0
     assert asked | {"verdict_usec": 7} == way(
-        reason="frr.service is failed", strategy="halt", settings={"keep": ["asic.service"]}
-    )
+        reason="frr.service is failed", strategy="halt", settings={"keep": ["asic.service"]},
+        watchdog={},
+    )  # fmt: skip
 
 
 def test_killed_in_between_it_goes_on(
@@ -279,6 +280,11 @@ def test_the_settings_that_led_here_lead_back(monkeypatch: pytest.MonkeyPatch) -
         keep=("a.service", "b.service"), carry_mounts=("/srv",), stop_timeout_usec=5,
         strategy="live", carry_files=(),
     )  # fmt: skip
+
+
+def test_it_looks_for_no_watchdog(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is armed is handed on; none must not be a reason to stay."""
+    assert chosen(monkeypatch, Settings(), watchdog_usec=60_000_000).watchdog_usec == 0
 
 
 def test_settings_that_are_wrong_keep_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

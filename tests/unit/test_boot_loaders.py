@@ -1,4 +1,4 @@
-"""The programs in accept.d for real: file systems, and files as the boot loaders have them.
+"""The programs for boot loaders for real: file systems, and files as the boot loaders have them.
 
 What they did is read back with the boot loader's own tool, where it has one.
 """
@@ -92,14 +92,16 @@ class Loader:
     def __init__(self, name: str, boot: Path, disks: dict[str, Path]) -> None:
         self.name, self.boot, self.disks = name, boot, disks
 
-    def run(self, target: str, source: str = OLD, asked: str = "") -> tuple[int, str]:
-        """Accept the root `target`; exit status and what it said."""
+    def run(
+        self, target: str, source: str = OLD, asked: str = "", place: str = "accept.d"
+    ) -> tuple[int, str]:
+        """End an upgrade on the root `target`; exit status and what it said."""
         env = {
             "PATH": os.environ["PATH"], "ISSU_BOOT_DIR": str(self.boot),
             "ISSU_ESP_DIR": str(self.boot), "ISSU_BOOT_LOADER": asked or self.name,
             "ISSU_SOURCE": str(self.disks[source]), "ISSU_TARGET": str(self.disks[target]),
         }  # fmt: skip
-        program = DATA / "accept.d" / f"50-{self.name}"
+        program = DATA / place / f"50-{self.name}"
         done = subprocess.run(
             [program], env=env, text=True, check=False,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -180,7 +182,7 @@ def test_the_accepted_root_is_what_the_next_boot_starts(loader: Loader) -> None:
     assert "already" in said
     assert loader.files() == before
 
-    assert loader.run(OLD, source=NEW)[0] == 0  # the way back is an upgrade too
+    assert loader.run(OLD, source=NEW, place="rollback.d")[0] == 0  # it is taken back
     assert chosen(loader) == BACK[loader.name]
 
 
@@ -206,10 +208,11 @@ def test_a_root_without_an_entry_changes_nothing(loader: Loader) -> None:
     assert loader.files() == before
 
 
+@pytest.mark.parametrize("place", ["accept.d", "rollback.d"])
 @pytest.mark.parametrize("asked", ["none", "another"])
-def test_it_acts_only_if_it_is_asked_for(loader: Loader, asked: str) -> None:
+def test_it_acts_only_if_it_is_asked_for(loader: Loader, asked: str, place: str) -> None:
     before = loader.files()
-    assert loader.run(NEW, asked=asked) == (0, "")
+    assert loader.run(NEW, asked=asked, place=place) == (0, "")
     assert loader.files() == before
 
 

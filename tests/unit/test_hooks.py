@@ -59,7 +59,7 @@ def test_the_administrators_win_by_name_and_names_are_the_order(
         ("accepted", False, "accept"), ("accepted", True, "accept"),
         ("rolled-back", True, "rollback"),
         ("rolled-back", False, ""),  # not there yet
-        ("failed", True, ""), ("refused", True, ""),
+        ("failed", True, ""), ("failed", False, ""), ("refused", True, ""),
     ],
 )  # fmt: skip
 def test_whose_turn_it_is(
@@ -74,12 +74,66 @@ def test_whose_turn_it_is(
     assert story.findings == []
 
 
+def way_back(result: str, *, reboot: bool, there: bool, **more: Any) -> Record:
+    """An upgrade that is the way back of another, and has arrived or is still where it began."""
+    here = Path("/").stat().st_dev
+    devs = {"old_dev": 1, "new_dev": here} if there else {"old_dev": here, "new_dev": 1}
+    return ended(result, way_back={"of": "w", "reason": "", "reboot": reboot}, **devs, **more)
+
+
+@pytest.mark.parametrize("reboot", [True, False])
+@pytest.mark.parametrize(
+    ("result", "there", "ran"),
+    [
+        ("accepted", True, "rollback"),
+        ("failed", True, "rollback"),  # not healthy, and it stays
+        ("rolled-back", False, "rollback"),  # of the way back itself
+        ("rolled-back", True, ""), ("failed", False, ""), ("refused", False, ""),
+    ],
+)  # fmt: skip
+def test_an_upgrade_that_is_a_way_back_ends_with_rollback_d(
+    places: tuple[Path, Path], tmp_path: Path, result: str, ran: str, *, there: bool, reboot: bool
+) -> None:
+    for name in ("accept", "rollback"):
+        write(places[0] / f"{name}.d/10-x", f"echo {name} >>{tmp_path}/ran")
+    hooks.run(way_back(result, there=there, reboot=reboot))
+    place = tmp_path / "ran"
+    assert (place.read_text().strip() if place.exists() else "") == ran
+
+
+@pytest.mark.parametrize(
+    ("story", "root", "result", "boot_loader"),
+    [
+        (ended("accepted", boot_loader="grub"), "/dev/sdb2", "accepted", "grub"),
+        # What was never accepted leaves the boot loader alone.
+        (ended("rolled-back", boot_loader="grub"), "/dev/sda2", "rolled-back", "none"),
+        (way_back("accepted", reboot=True, there=True, boot_loader="grub"), "/dev/sdb2",
+         "rolled-back", "none"),
+        (way_back("failed", reboot=True, there=True, boot_loader="grub"), "/dev/sdb2",
+         "rolled-back", "none"),
+        # `issu rollback` of one that was accepted: the boot loader starts the other root by now.
+        (way_back("accepted", reboot=False, there=True, boot_loader="grub"), "/dev/sdb2",
+         "rolled-back", "grub"),
+        (way_back("rolled-back", reboot=False, there=False, boot_loader="grub"), "/dev/sda2",
+         "rolled-back", "none"),
+    ],
+)  # fmt: skip
+def test_what_the_boot_loader_is_told(
+    story: Record, root: str, result: str, boot_loader: str
+) -> None:
+    told = hooks.environment(story)
+    assert (told["ISSU_ROOT"], told["ISSU_RESULT"], told["ISSU_BOOT_LOADER"]) == (
+        root, result, boot_loader,
+    )  # fmt: skip
+
+
 def test_what_a_program_is_told(places: tuple[Path, Path], tmp_path: Path) -> None:
-    words = "$1 $ISSU_ID $ISSU_SOURCE $ISSU_TARGET $ISSU_RESULT $ISSU_BOOT_LOADER $PATH"
+    names = ("ID", "SOURCE", "TARGET", "ROOT", "RESULT", "BOOT_LOADER")
+    words = " ".join(["$1", *(f"$ISSU_{name}" for name in names), "$PATH"])
     write(places[1] / "accept.d/10-x", f'echo "{words}" >{tmp_path}/told')
     hooks.run(ended("accepted", boot_loader="grub"))
     assert (tmp_path / "told").read_text().split() == [
-        str(RECORD), "x1", "/dev/sda2", "/dev/sdb2", "accepted", "grub",
+        str(RECORD), "x1", "/dev/sda2", "/dev/sdb2", "/dev/sdb2", "accepted", "grub",
         "/usr/sbin:/usr/bin:/sbin:/bin",
     ]  # fmt: skip
 

@@ -196,6 +196,30 @@ def test_the_next_process_goes_on_with_it(fake: Fake) -> None:
     assert fake.ioctls == [(watchdog.SETTIMEOUT, 30)]
 
 
+def test_on_the_way_back_the_agent_gets_it_from_who_asked_for_it(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That one has it for as long as the agent needs to get ready, and a moment more."""
+    real, tries = os.open, list[int]()
+
+    def busy_first(*argv: Any) -> int:
+        tries.append(1)
+        if len(tries) < 3:
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        return real(*argv)
+
+    monkeypatch.setattr(watchdog, "WAIT_SEC", 0.0)  # is not what counts here
+    monkeypatch.setattr(os, "open", busy_first)
+    story = Record(id="x", started="y")
+    story.watchdog = {"device": str(fake.fifo), "seconds": 60, "before": 30, "armed": True}
+    watchdog.arm(story)
+    wait_written(fake)
+    assert fake.ioctls == []  # it has its time
+    watchdog.disarm(story)
+    assert story.findings == []
+    assert fake.ioctls == [(watchdog.SETTIMEOUT, 30)]
+
+
 def test_who_only_undoes_disarms_it_too(fake: Fake) -> None:
     story = Record(id="x", started="y")
     story.watchdog = {"device": str(fake.fifo), "seconds": 60, "before": 30, "armed": True}
