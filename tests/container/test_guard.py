@@ -7,6 +7,7 @@ import pytest
 
 from tests.rig import sh, traces
 
+from .back import change_target, wait_back
 from .element import Element, element, write_settings, write_unit
 from .kinds import SLEEP
 from .whole import check_of
@@ -23,6 +24,7 @@ mounts = ["/boot"]
 boot-loader = "{boot_loader}"
 program-timeout = "10s"
 """
+VERIFY = "/etc/issu/verify.d/50-look"
 CONFIG = """\
 DEFAULT a
 TIMEOUT 50
@@ -133,7 +135,10 @@ def test_only_acceptance_changes_what_the_next_boot_starts(source: str, target: 
 
 @pytest.mark.parametrize(("source", "target"), PAIRS)
 def test_with_halt_there_and_back(source: str, target: str) -> None:
-    """The way back is an upgrade, so its acceptance sets the first root again."""
+    """The way back is an upgrade, and yet what was never accepted leaves the boot loader alone.
+
+    What was accepted and is taken back does not: then the first root is set again.
+    """
     change = customize("halt")
     with (
         traces.workspace() as work,
@@ -141,11 +146,27 @@ def test_with_halt_there_and_back(source: str, target: str) -> None:
             work, source, target, in_source=change, in_target=change, more=[boot_disk(work)]
         ) as e,
     ):
-        mount_boot(e)
+        config = e.machine.path(mount_boot(e))
+        first = config.stat().st_ino, config.read_bytes()
+        change_target(e, {VERIFY: "#!/bin/sh\nexit 1\n"})
+        known = set(e.ids())
+        assert e.start()[0] == 0
+        there, back = wait_back(e, known)
+        assert (there["result"], back["result"]) == ("rolled-back", "accepted")
+        assert (config.stat().st_ino, config.read_bytes()) == first
+        assert told(e, "accept") == []
+        assert told(e, "rollback") == [f"{back['id']} rolled-back {source}"]
+
+        change_target(e, {VERIFY: ""})
         assert e.upgrade()["result"] == "accepted"
         assert default(e) == "b"
-        assert e.upgrade(e.source)["result"] == "accepted"
+        known = set(e.ids())
+        e.machine.run(["issu", "rollback"])
+        back = e.wait_end(known)
+        assert back["result"] == "accepted", back["error"]
         assert default(e) == "a"
+        assert told(e, "rollback")[1:] == [f"{back['id']} rolled-back {source}"]
+        assert len(told(e, "accept")) == 1
 
 
 def test_a_container_has_no_watchdog(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
-"""The dead man's switch on real kernels: hardware (QEMU's i6300esb), or else softdog.
+"""The dead man's switch on a real kernel: hardware (QEMU's i6300esb), or else softdog.
 
-An accepted upgrade leaves the watchdog as it was found. A new root that hangs, or whose program of
-ours is stopped, is reset, and the machine is on the old root. Without a watchdog it hangs on.
+Whatever the end of an upgrade, the watchdog is as it was found. A new root that hangs, or whose
+program of ours is stopped, is reset, and the machine is on the old root. Without a watchdog it
+hangs on. One guest for all, since each boot takes long where it is emulated.
 """
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +17,9 @@ from tests.rig.wait import until
 
 from . import network
 from .channel import Lost
-from .guest import BOOT_SEC, READY, UPGRADE_SEC, Guest, guest
+from .guest import BOOT_SEC, ENDED, READY, UPGRADE_SEC, Guest, guest
 
+SUITE = "trixie"  # the kernel of Debian 12 has no driver for the hardware
 SECONDS = 25  # more than the switch takes in an emulated guest, and no default of a device
 SETTINGS = """\
 [switch]
@@ -27,13 +30,20 @@ program-timeout = "5min"
 """
 CLASS = "/sys/class/watchdog"
 STATE = f"cat {CLASS}/watchdog0/state {CLASS}/watchdog0/timeout"
-# Runs while an upgrade is accepted: longer than the watchdog waits, and somebody writes to it.
+# What is there, and the only one.
+KINDS = {
+    "hardware": ("modprobe i6300esb", "i6300ESB timer"),
+    "softdog": ("true", ""),  # the upgrade loads it
+}
+NONE = "modprobe -r softdog; modprobe -r i6300esb"
+# Runs when an upgrade has been accepted, or has come back.
 LOOK = f"""\
 #!/bin/sh
 {STATE} >/run/seen.new
 mv /run/seen.new /run/seen
-sleep {SECONDS + 5}
 """
+LONGER = f"sleep {SECONDS + 5}\n"  # than the watchdog waits, and somebody writes to it
+ILL = "#!/bin/sh\ntest ! -e /etc/ill\n"
 # issu-arrive.service does not come to its own program for as long as the root has this file.
 HANG = """\
 [Service]
@@ -42,57 +52,51 @@ TimeoutStartSec=infinity
 """
 CLOSED = "watchdog did not stop!"  # one that runs was closed: nobody writes to it from here on
 BOOTS = "Linux version"
+BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
 SLACK_SEC = 10.0  # of the device's own clock, and until a kernel that boots has a console
-KINDS = {"hardware": "trixie", "softdog": "bookworm"}
 ON_OTHER = "mount {disk} /mnt; {script}; umount /mnt"
+BACK = "while [ -e /run/issu/record.json ] || [ -e /run/issu/way-back.json ]; do sleep 0.2; done"
 
 
 def customize(top: Path) -> None:
-    """A program that looks at the watchdog, and a way to let the arrival hang."""
-    program = top / "etc/issu/accept.d/10-look"
-    program.parent.mkdir(parents=True)
-    program.write_text(LOOK)
-    program.chmod(0o755)
+    """Programs that look at the watchdog, and ways to be no good."""
+    programs = {
+        "accept.d/10-look": LOOK + LONGER, "rollback.d/10-look": LOOK, "verify.d/10-ill": ILL
+    }  # fmt: skip
+    for name, text in programs.items():
+        program = top / "etc/issu" / name
+        program.parent.mkdir(parents=True)
+        program.write_text(text)
+        program.chmod(0o755)
     drop_in = top / "etc/systemd/system/issu-arrive.service.d/hang.conf"
     drop_in.parent.mkdir(parents=True)
     drop_in.write_text(HANG)
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def g(request: pytest.FixtureRequest) -> Iterator[Guest]:
-    """A guest that its watchdog resets; the kernel of Debian 12 has no driver for the hardware."""
-    suite = KINDS[request.param]
+@pytest.fixture(scope="module")
+def g() -> Iterator[Guest]:
+    """A guest that its watchdog resets."""
     with (
         traces.workspace() as work,
         guest(
-            work, (suite, suite), kernel_of=suite, customize=[network.ifupdown, customize],
+            work, (SUITE, SUITE), kernel_of=SUITE, customize=[network.ifupdown, customize],
             options="-action reboot=reset,watchdog=reset",
         ) as made,
     ):  # fmt: skip
-        made.run("modprobe i6300esb || :")
-        found = made.run(f"cat {CLASS}/*/identity 2>/dev/null || :").strip()
-        assert found == ("" if request.param == "softdog" else "i6300ESB timer")
         yield made
 
 
-def configure(g: Guest, strategy: str, seconds: int) -> None:
+def configure(g: Guest, strategy: str, seconds: int = SECONDS, kind: str = "") -> None:
+    """Settings for the next upgrade, and a watchdog of that kind."""
     g.configure(SETTINGS.format(strategy=strategy, seconds=seconds))
+    script, identity = KINDS[kind] if kind else ("true", "")
+    g.run(f"{NONE}; {script}")
+    assert g.run(f"cat {CLASS}/*/identity 2>/dev/null || :").strip() == identity
 
 
 def on_other(g: Guest, script: str) -> None:
     """Change the root that does not run."""
     g.run(ON_OTHER.format(disk=g.other(), script=script))
-
-
-def comes_up_again(g: Guest, old: str, boot_id: str) -> None:
-    """Wait for the reset: the machine is on the old root, in service, and no upgrade runs."""
-    g.root = g.channel.hello(SECONDS + BOOT_SEC)
-    g.run(READY, BOOT_SEC)
-    assert g.here() == old
-    assert g.run("cat /proc/sys/kernel/random/boot_id") != boot_id
-    assert g.run("ls -A /run/issu").strip() == ""
-    assert g.run("systemctl --failed --no-legend").strip() == ""
-    g.run("modprobe i6300esb || :")
 
 
 def said(g: Guest, words: str) -> int:
@@ -102,16 +106,24 @@ def said(g: Guest, words: str) -> int:
 
 def start(g: Guest) -> tuple[str, str]:
     """Ask for an upgrade; the root that is left, and the boot's id."""
-    here, boot_id = g.here(), g.run("cat /proc/sys/kernel/random/boot_id")
+    here, boot_id = g.here(), g.run(BOOT_ID)
     g.run(f"rm -f /run/seen; systemctl start --no-block issu@{g.other()}; true")
     return here, boot_id
 
 
-@pytest.mark.parametrize("strategy", ["halt", "live"])
-def test_accepted_it_is_as_it_was_found(g: Guest, strategy: str) -> None:
-    """Asked for 25 s and alive after 30 s: it is written to. Then it is at rest, with its time."""
-    configure(g, strategy, SECONDS)
-    before = g.run(f"{STATE} || :")
+def comes_up_again(g: Guest, old: str, boot_id: str) -> None:
+    """Wait for the reset: the machine is on the old root, in service, and no upgrade runs."""
+    g.root = g.channel.hello(SECONDS + BOOT_SEC)
+    g.run(READY, BOOT_SEC)
+    assert g.here() == old
+    assert g.run(BOOT_ID) != boot_id
+    assert g.run("ls -A /run/issu").strip() == ""
+    assert g.run("systemctl --failed --no-legend").strip() == ""
+
+
+def test_accepted_it_is_at_rest(g: Guest) -> None:
+    """Asked for 25 s and alive after 30 s: it is written to. Then it is as it was loaded."""
+    configure(g, "live", kind="softdog")
     g.run("rm -f /run/seen")
     report = g.upgrade()
     assert report["result"] == "accepted", report
@@ -121,15 +133,32 @@ def test_accepted_it_is_as_it_was_found(g: Guest, strategy: str) -> None:
     state, timeout = g.run(STATE).split()
     assert state == "inactive"
     assert timeout != str(SECONDS)
-    if "No such file" not in before:  # softdog is loaded by the first upgrade, and stays
-        assert [state, timeout] == before.split()
     (accept,) = [p for p in report["phases"] if p["name"] == "accept"]
     assert accept["end_usec"] - accept["start_usec"] > SECONDS * 1_000_000
 
 
-@pytest.mark.parametrize("strategy", ["halt", "live"])
-def test_a_new_root_that_hangs_is_reset(g: Guest, strategy: str) -> None:
-    configure(g, strategy, SECONDS)
+def test_rolled_back_it_is_as_it_was_found(g: Guest) -> None:
+    """Armed there and back, over three closes without a stop: two switches, and the hand-over."""
+    configure(g, "halt", kind="hardware")
+    before, closes = g.run(STATE), said(g, CLOSED)
+    on_other(g, "touch /mnt/etc/ill")
+    old, boot_id = start(g)
+    for _ in range(2):
+        g.root = g.channel.hello(UPGRADE_SEC)
+    g.run(BACK, UPGRADE_SEC)
+    report = json.loads(g.run("issu report --json"))
+    assert report["result"] == "accepted", report
+    assert "10-ill ended with 1" in report["way_back"]["reason"]
+    assert (g.here(), g.run(BOOT_ID)) == (old, boot_id)
+    assert g.run("cat /run/seen").split() == ["active", str(SECONDS)]
+    assert g.run(STATE) == before
+    assert before.split()[0] == "inactive"
+    assert said(g, CLOSED) == closes + 3
+    on_other(g, "rm /mnt/etc/ill")
+
+
+def test_a_new_root_that_hangs_is_reset(g: Guest) -> None:
+    configure(g, "halt", kind="softdog")
     on_other(g, "touch /mnt/etc/hang")
     closes, boots = said(g, CLOSED), said(g, BOOTS)
     old, boot_id = start(g)
@@ -143,7 +172,7 @@ def test_a_new_root_that_hangs_is_reset(g: Guest, strategy: str) -> None:
 
 def test_a_stopped_program_of_ours_is_reset(g: Guest) -> None:
     """SIGSTOP for the one process that is at work; the child that writes for it runs on."""
-    configure(g, "live", SECONDS)
+    configure(g, "live", kind="hardware")
     old, boot_id = start(g)
     g.root = g.channel.hello(UPGRADE_SEC)
     g.run("until [ -e /run/seen ]; do sleep 0.2; done", UPGRADE_SEC)
@@ -160,10 +189,10 @@ def test_without_a_watchdog_it_hangs_on(g: Guest) -> None:
     _, boot_id = start(g)
     g.run(f"until [ $(findmnt -no SOURCE /) = {other} ]; do sleep 0.2; done", UPGRADE_SEC)
     with pytest.raises(Lost):
-        g.channel.hello(2 * SECONDS)
-    assert g.run("cat /proc/sys/kernel/random/boot_id") == boot_id
+        g.channel.hello(SECONDS + SLACK_SEC)
+    assert g.run(BOOT_ID) == boot_id
     assert g.run("systemctl is-active issu-arrive.service", check=False).strip() == "activating"
     g.run("rm /etc/hang")
     g.root = g.channel.hello(UPGRADE_SEC)
-    g.run("while [ -e /run/issu/record.json ]; do sleep 0.2; done", UPGRADE_SEC)
+    g.run(ENDED, UPGRADE_SEC)
     assert "accepted" in g.run("issu report")
