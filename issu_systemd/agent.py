@@ -236,7 +236,10 @@ def describe_end(story: Record, chosen: settings.Settings, own: settings.Setting
     # Whoever goes back has decided already.
     story.accept_mode = "auto" if story.way_back else chosen.accept_mode
     story.accept_timeout_usec = chosen.accept_timeout_usec
-    story.boot_loader, story.hook_timeout_usec = chosen.boot_loader, chosen.hook_timeout_usec
+    # One root that has it is enough: who goes back must find it, too.
+    loaders = [s.boot_loader for s in (chosen, own) if s.boot_loader != "none"]
+    story.boot_loader = loaders[0] if loaders else "none"
+    story.hook_timeout_usec = max(chosen.hook_timeout_usec, own.hook_timeout_usec)
 
 
 def log_plan(steps: plan.Plan) -> None:

@@ -85,13 +85,12 @@ def gather(manager: Manager, device: devices.Device, chosen: Settings) -> Facts:
 
 
 def watching(manager: Manager, chosen: Settings) -> dict[str, Any]:
-    """What there is to watch over the upgrade, if that is asked for."""
-    if not chosen.watchdog_usec:
-        return {}
-    return {
-        "watchdogs": watchdog.devices(), "softdog": watchdog.is_loadable(),
-        "watchdog_of_pid1": manager.get("WatchdogDevice", "s").decode(),
-    }  # fmt: skip
+    """What there is to watch over the upgrade; what takes more than a look, only if asked for."""
+    found: dict[str, Any] = {"watchdogs": watchdog.devices()}
+    if chosen.watchdog_usec:
+        found["softdog"] = watchdog.is_loadable()
+        found["watchdog_of_pid1"] = manager.get("WatchdogDevice", "s").decode()
+    return found
 
 
 def namespace(process: str) -> str:

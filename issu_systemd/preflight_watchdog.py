@@ -6,9 +6,18 @@ from collections.abc import Iterator
 
 from .evidence import Facts
 from .finding import BLOCK, INFO, WARN, Check, Finding
-from .watchdog import choose
+from .watchdog import SOFTWARE, choose
 
 OFF = 'set [switch] watchdog = "0s"'
+
+
+def a_watchdog_is_idle(f: Facts) -> Iterator[Finding]:
+    dog = choose(f.watchdogs)
+    if dog and dog.identity != SOFTWARE and not f.watchdog_usec:
+        yield Finding(
+            "watchdog-idle", INFO, f"{dog.node} ({dog.identity}) could reset the machine if the "
+            "new root hangs; now nobody does", 'set [switch] watchdog = "60s"',
+        )  # fmt: skip
 
 
 def a_watchdog_is_there(f: Facts) -> Iterator[Finding]:
@@ -46,4 +55,4 @@ def target_knows_watchdog(f: Facts) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-WATCHDOG: tuple[Check, ...] = (a_watchdog_is_there, target_knows_watchdog)
+WATCHDOG: tuple[Check, ...] = (a_watchdog_is_idle, a_watchdog_is_there, target_knows_watchdog)

@@ -127,6 +127,8 @@ def test_only_acceptance_changes_what_the_next_boot_starts(source: str, target: 
 
         # The control: without the setting nothing is changed, not even by acceptance.
         write_settings(e.machine.path("/"), settings("live", "none"))
+        script = 'mount "$0" /mnt; rm /mnt/etc/issu/conf.d/50-test.toml; umount /mnt'
+        e.machine.run(["sh", "-euc", script, e.source])
         report = e.upgrade(e.source)
         assert report["result"] == "accepted", report
         assert default(e) == "b"

@@ -72,6 +72,7 @@ CASES: list[Case] = [
     ("pivot", BLOCK, LIVE | {"on_rootfs": True}, "initramfs"),
     ("stray-mount", BLOCK, LIVE | {"stray_mounts": ("/srv",)}, "/srv"),
     ("swap-file", BLOCK, LIVE | {"swap_files": ("/swap",)}, "/swap"),
+    ("watchdog-idle", INFO, {"watchdogs": (SOFTDOG, DOG)}, "/dev/watchdog0 (iTCO_wdt)"),
     ("watchdog", BLOCK, WATCHED, "no device"),
     ("watchdog", BLOCK, WATCHED | {"watchdogs": (BUSY_DOG,)}, "/dev/watchdog0 is in use"),
     ("watchdog", BLOCK, WATCHED | {"watchdogs": (DOG._replace(nowayout=True),)}, "nowayout"),
@@ -304,6 +305,10 @@ def test_the_kernels_settings_need_both_roots() -> None:
     assert judge(replace(GOOD, sysctl=True)) == []
     assert judge(replace(GOOD, tree=replace(TREE, sysctl=True))) == []
     assert judge(replace(GOOD, tree=OLDER)) == []
+
+
+def test_only_hardware_is_idle() -> None:
+    assert judge(replace(GOOD, watchdogs=(SOFTDOG, BUSY_DOG))) == []
 
 
 # --- forced -------------------------------------------------------------------------------------
