@@ -71,7 +71,7 @@ def begin(manager: Manager, story: Record, reason: str) -> None:
             "of": story.id, "reason": reason, "reboot": True, "strategy": story.strategy,
             "target": story.source.get("device") or "", "settings": story.settings,
             "failed_before": story.failed_before, "verdict_usec": record.now_usec(),
-            "watchdog": story.watchdog,
+            "watchdog": story.watchdog if story.watchdog.get("armed") else {},
         })  # fmt: skip
     story.result, story.error = "rolled-back", (asked() or {}).get("reason", reason)
     log.error("going back to %s: %s", story.source.get("device"), story.error)

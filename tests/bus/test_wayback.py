@@ -65,7 +65,8 @@ def ill(**more: Any) -> Record:
 
 
 def test_it_ends_the_upgrade_and_asks(manager: Manager, places: Places) -> None:
-    story = ill()
+    """A watchdog that somebody else has is not taken along: it would be looked for in vain."""
+    story = ill(watchdog={"device": "/dev/watchdog0", "seconds": 60, "armed": False})
     prepared(places, story)
     wayback.begin(manager, story, "frr.service is failed")
     assert [path.name for path in places.issu.iterdir()] == ["way-back.json"]
