@@ -20,6 +20,7 @@ from issu_systemd import (
     agent,
     arrive,
     continuity,
+    describe,
     devices,
     facts,
     gate,
@@ -277,7 +278,7 @@ def test_whoever_listens_is_told_before_anything_stops(
             heard.append(record.load().phase)
             herald.told()
 
-    monkeypatch.setattr(agent, "examine", lambda manager, story, chosen: None)
+    monkeypatch.setattr(agent, "inspect", lambda manager, story, chosen: None)
     monkeypatch.setattr(agent, "make_ready", get_ready)
     monkeypatch.setitem(agent.STRATEGIES, "halt", agent.Strategy(get_ready, leave))
     ready, thread = threading.Event(), threading.Thread(target=service)
@@ -437,5 +438,5 @@ def test_a_record_that_cannot_be_read_is_a_failure(
 )  # fmt: skip
 def test_a_boot_loader_that_either_root_names_is_told(here: str, there: str, told: str) -> None:
     story = Record(id="x", started="")
-    agent.describe_end(story, Settings(boot_loader=here), Settings(boot_loader=there))
+    describe.end(story, Settings(boot_loader=here), Settings(boot_loader=there))
     assert story.boot_loader == told
