@@ -32,9 +32,10 @@ log = logging.getLogger(__name__)
 
 CLASS = Path("/sys/class/watchdog")
 DEV = Path("/dev")
+PID1_FILES = Path("/proc/1/fd")
 SOFTDOG = "softdog"
 SOFTWARE = "Software Watchdog"  # what softdog calls itself
-WAIT_SEC = 5.0  # for a device to appear, or for the one before us to close it
+WAIT_SEC = 5.0  # for a device to appear
 POLL_SEC = 0.02
 PETS = 10  # in the time of the watchdog: some may come late
 ALIVE = "RS"  # states in proc_pid_stat(5): neither stopped, nor dead, nor stuck in the kernel
@@ -116,7 +117,7 @@ def arm(story: Record) -> None:
     if not story.watchdog:
         return
     if story.watchdog["armed"]:  # this is the way back: who asked for it ends now that we are ready
-        take_over(story, wait_sec=story.watchdog["seconds"] / 2)
+        take_over(story)
         return
     story.watchdog["armed"] = True
     record.save(story)  # first: who is killed in between leaves something to disarm
@@ -147,13 +148,16 @@ def check(node: str, fd: int, seconds: int) -> None:
         raise IssuError(f"{node} takes no more than {got} s", hint="lower [switch] watchdog")
 
 
-def take_over(story: Record, wait_sec: float = WAIT_SEC) -> None:
-    """Go on with an armed watchdog that a process before this one had; a finding if it is gone."""
+def take_over(story: Record) -> None:
+    """Go on with an armed watchdog that a process before this one had; a finding if it is gone.
+
+    That one may take a while to end on a busy machine, and has it written to until then.
+    """
     node = story.watchdog.get("device", "")
     if not story.watchdog.get("armed") or node in _held:
         return
     try:
-        fd = open_device(node, wait_sec)
+        fd = open_device(node, story.watchdog["seconds"] / 2)
     except IssuError as error:
         log.error("%s", error)
         story.watchdog["armed"] = False  # not by us
@@ -163,19 +167,30 @@ def take_over(story: Record, wait_sec: float = WAIT_SEC) -> None:
     _held[node] = Held(fd, tend(fd, story.watchdog["seconds"]))
 
 
-def open_device(node: str, wait_sec: float = WAIT_SEC) -> int:
+def open_device(node: str, wait_sec: float = 0.0) -> int:
     """Open a watchdog, which starts it, as soon as the process before us has closed it.
 
-    Raises IssuError.
+    Raises IssuError; at once if PID 1 has it, which does not let go of it.
     """
     deadline = time.monotonic() + wait_sec
     while True:
         try:
             return os.open(node, os.O_WRONLY | os.O_CLOEXEC)
         except OSError as error:
-            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+            late = time.monotonic() > deadline
+            if error.errno != errno.EBUSY or late or is_of_pid1(node):
                 raise IssuError(f"{node} cannot be opened: {error.strerror}") from error
         time.sleep(POLL_SEC)
+
+
+def is_of_pid1(node: str) -> bool:
+    """Whether PID 1 has a watchdog open, by one of its names: the first of them has two."""
+    names = {node, node.removesuffix("0")}
+    for place in PID1_FILES.glob("*"):
+        with suppress(OSError):
+            if str(place.readlink()) in names:
+                return True
+    return False
 
 
 def tend(fd: int, seconds: int) -> int:
