@@ -39,6 +39,7 @@ from . import (
     stage,
     switch,
     uevents,
+    watchdog,
     wayback,
 )  # fmt: skip
 from .errors import IssuError, Refused, SettingsError
@@ -121,6 +122,7 @@ def upgrade(manager: Manager, story: Record) -> int:
         make_ready(manager, story, chosen)
         herald.announce()
         notify(status=f"leaving for {story.target['device']}", ready=True)
+        watchdog.arm(story)
         enter(story, Phase.RELEASE)
         events.tell(Event.RELEASED, story, f"leaving for {story.target['device']}")
         STRATEGIES[chosen.strategy].leave(manager, story, chosen)
@@ -249,6 +251,7 @@ def make_ready(manager: Manager, story: Record, chosen: settings.Settings) -> No
     stage.stage(Path(story.stage), chosen)
     forget_refusals(manager, story)
     STRATEGIES[chosen.strategy].prepare(manager, story, chosen)
+    watchdog.prepare(story, chosen)  # may load a module, before modules are counted
     with suppress(IssuError):  # without iproute2 there is nothing to wait for
         netstate.settle(time.monotonic() + netstate.SETTLE_SEC)
     story.continuity = continuity.snapshot(Source(points=story.carried))

@@ -44,6 +44,10 @@ def main() -> int:
 
 def carry_on(story: Record) -> int:
     """Arrive on the new root, or undo on the old one; an exit status."""
+    if story.watchdog.get("armed"):
+        from . import watchdog
+
+        watchdog.take_over(story)
     if record.WAY_BACK.exists() and resume(story):
         return 0
     if story.strategy == "live":

@@ -45,3 +45,7 @@ def end(story: Record, chosen: settings.Settings, own: settings.Settings) -> Non
     # Whoever goes back has decided already.
     story.accept_mode = "auto" if story.way_back else chosen.accept_mode
     story.accept_timeout_usec = chosen.accept_timeout_usec
+    # One root that has it is enough: who goes back must find it, too.
+    loaders = [s.boot_loader for s in (chosen, own) if s.boot_loader != "none"]
+    story.boot_loader = loaders[0] if loaders else "none"
+    story.hook_timeout_usec = max(chosen.hook_timeout_usec, own.hook_timeout_usec)

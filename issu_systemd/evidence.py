@@ -44,6 +44,16 @@ class Action(NamedTuple):
     starts: bool  # of the new root's start, else of the old one's stop
 
 
+class Watchdog(NamedTuple):
+    """A watchdog device; `timeout` is in seconds."""
+
+    node: str
+    identity: str = ""
+    active: bool = False  # somebody has it, or has left it running
+    nowayout: bool = False  # once started it cannot be stopped
+    timeout: int = 0
+
+
 @dataclass(frozen=True)
 class Tree:
     """What was found in the mounted target."""
@@ -72,6 +82,7 @@ class Tree:
     package_managers: tuple[str, ...] = ()  # that hold a lock in it
     owners: tuple[Owner, ...] = ()
     faults: tuple[tuple[str, str], ...] = ()  # unit, why it cannot start
+    watchdog: bool = False  # its issu-systemd disarms a watchdog
 
 
 @dataclass(frozen=True)
@@ -127,6 +138,10 @@ class Facts:
     actions: tuple[Action, ...] = ()
     no_plan: tuple[str, str] | None = None  # why the start cannot be foreseen, and the way out
     unread: tuple[str, ...] = ()  # what could not be read, and why
+    watchdog_usec: int = 0  # [switch] watchdog
+    watchdogs: tuple[Watchdog, ...] = ()
+    watchdog_of_pid1: str = ""  # the one that PID 1 has open
+    softdog: bool = False  # could be loaded
     tree: Tree | None = None  # None while the target is not mounted
 
 

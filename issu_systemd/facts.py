@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from . import (
     devices,
@@ -19,6 +20,7 @@ from . import (
     record,
     settings,
     survey,
+    watchdog,
 )  # fmt: skip
 from .elf import elf_machine
 from .errors import IssuError, SettingsError
@@ -33,6 +35,7 @@ from .tree import resolve, text
 # systemd 252 cannot switch to a root below /run (ELOOP), so it is mounted in the old root.
 STAGES = (Path("/sysroot"), Path("/mnt"))
 ISSU_VERSION = ["/usr/bin/issu", "--version"]
+DISARMS = "usr/lib/python3/dist-packages/issu_systemd/watchdog.py"
 
 
 def gather(manager: Manager, device: devices.Device, chosen: Settings) -> Facts:
@@ -72,11 +75,22 @@ def gather(manager: Manager, device: devices.Device, chosen: Settings) -> Facts:
         held_by=tuple(oldroot.holders(device.dev)) if claimed else (),
         not_loaded=tuple(k for k in chosen.keep if not any(gate.is_among(u, [k]) for u in active)),
         kept_running=running(chosen.keep),
+        watchdog_usec=chosen.watchdog_usec,
+        **watching(manager, chosen),
         carry_files=chosen.carry_files,
         carry_journal=chosen.carry_journal,
         unread=tuple(unread),
         **values,
     )
+
+
+def watching(manager: Manager, chosen: Settings) -> dict[str, Any]:
+    """What there is to watch over the upgrade; what takes more than a look, only if asked for."""
+    found: dict[str, Any] = {"watchdogs": watchdog.devices()}
+    if chosen.watchdog_usec:
+        found["softdog"] = watchdog.is_loadable()
+        found["watchdog_of_pid1"] = manager.get("WatchdogDevice", "s").decode()
+    return found
 
 
 def namespace(process: str) -> str:
@@ -129,6 +143,7 @@ def look(facts: Facts, root: Path, carried: tuple[str, ...] = ()) -> Facts:
             lacks_modules=lacks,
             no_copy=modules.obstacle(root) if lacks and facts.modules == "bind" else None,
             kernels=modules.kernels(root),
+            watchdog=resolve(root, DISARMS).is_file(),
         )
     if tree.os and resolve(root, INIT).is_file():
         machine = elf_machine(resolve(root, INIT))

@@ -16,8 +16,9 @@ from .preflight_machine import MACHINE
 from .preflight_network import NETWORK
 from .preflight_storage import STORAGE
 from .preflight_target import TARGET
+from .preflight_watchdog import WATCHDOG
 
-CHECKS: tuple[Check, ...] = (*MACHINE, *STORAGE, *TARGET, *NETWORK, *LIVE)
+CHECKS: tuple[Check, ...] = (*MACHINE, *STORAGE, *TARGET, *NETWORK, *LIVE, *WATCHDOG)
 
 # What blocks, and what an operator who knows better may pass by --force ID.
 FORCEABLE: frozenset[str] = frozenset(

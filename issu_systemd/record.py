@@ -87,6 +87,9 @@ class Record:
     restart_timeout_usec: int = 120_000_000
     settle_usec: int = 1_000_000
     steps: dict[str, int] = field(default_factory=dict)  # live: microseconds of pivot and reexec
+    watchdog: dict[str, Any] = field(default_factory=dict)  # device, seconds, before, armed
+    boot_loader: str = "none"
+    hook_timeout_usec: int = 30_000_000
     continuity: dict[str, Any] = field(default_factory=dict)
     compared: dict[str, Any] = field(default_factory=dict)  # with the state at the end of verify
     findings: list[dict[str, str]] = field(default_factory=list)

@@ -80,7 +80,7 @@ def to_stop(units: Iterable[Unit], story: Record) -> list[str]:
 def release(manager: Manager, story: Record, chosen: Settings) -> None:
     """Stop everything; raises IssuError when something cannot be stopped."""
     stop_units(manager, story, chosen.stop_timeout_usec / 1_000_000)
-    kept = set(story.kept)
+    kept = {*story.kept, story.unit}  # of ours: the child that tends the watchdog
     for name in reap.reap(lambda unit: unit in kept, grace_sec=REAP_GRACE_SEC):
         story.find("killed", "warn", f"{name} ignored SIGTERM and was killed")
     for found in ipc.release(chosen.keep_ipc):

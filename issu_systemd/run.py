@@ -100,17 +100,23 @@ class Done(NamedTuple):
 
 
 def run_bounded(
-    argv: Sequence[str | os.PathLike[str]], *, timeout: float, keep: int
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    timeout: float,
+    keep: int,
+    more: Mapping[str, str] | None = None,
 ) -> Done:
     """Run a program of somebody else's, with what it starts, for `timeout` seconds at most.
 
-    Of what it prints, on either stream, the last `keep` bytes are kept. Whatever of its process
-    group is left in the end is killed. Raises IssuError if it cannot be executed.
+    `more` is added to its environment. Of what it prints, on either stream, the last `keep` bytes
+    are kept. Whatever of its process group is left in the end is killed. Raises IssuError if it
+    cannot be executed.
     """
     try:
         process = subprocess.Popen(
-            [os.fspath(word) for word in argv], env=ENVIRONMENT, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, bufsize=0,
+            [os.fspath(word) for word in argv], env={**ENVIRONMENT, **(more or {})},
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            start_new_session=True, bufsize=0,
         )  # fmt: skip
     except OSError as error:
         raise IssuError(f"{os.fspath(argv[0])} cannot be run: {error.strerror}") from error

@@ -23,6 +23,9 @@ _USEC = {
     "us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000,
 }  # fmt: skip
 
+BOOT_LOADERS = ("none", "grub", "systemd-boot", "extlinux")
+WATCHDOG_MIN_USEC = 10_000_000  # less is taken by PID 1 and a new root without any trouble
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -38,6 +41,7 @@ class Settings:
     carry_mounts: tuple[str, ...] = ()
     carry_journal: bool = True
     strategy: str = "halt"
+    watchdog_usec: int = 0
     live_parallel: int = 1
     live_timeout_usec: int = 120_000_000
     live_settle_usec: int = 1_000_000
@@ -49,6 +53,8 @@ class Settings:
     verify_continuity: str = "report"
     accept_mode: str = "auto"
     accept_timeout_usec: int = 2_700_000_000
+    boot_loader: str = "none"
+    hook_timeout_usec: int = 30_000_000
 
 
 def timespan(text: object) -> int:
@@ -103,6 +109,12 @@ def _count(value: object) -> int:
     return value
 
 
+def _watchdog(value: object) -> int:
+    if 0 < (usec := timespan(value)) < WATCHDOG_MIN_USEC:
+        raise ValueError(f'"0s", or "{WATCHDOG_MIN_USEC // 1_000_000}s" and more, is wanted')
+    return usec
+
+
 def _one_of(*choices: str) -> Callable[[object], str]:
     def parse(value: object) -> str:
         if value not in choices:
@@ -124,6 +136,7 @@ KEYS: dict[tuple[str, str], tuple[str, Callable[[object], Any]]] = {
     ("carry", "mounts"): ("carry_mounts", _paths),
     ("carry", "journal"): ("carry_journal", _boolean),
     ("switch", "strategy"): ("strategy", _one_of("halt", "live")),
+    ("switch", "watchdog"): ("watchdog_usec", _watchdog),
     ("live", "parallel"): ("live_parallel", _count),
     ("live", "timeout"): ("live_timeout_usec", timespan),
     ("live", "settle"): ("live_settle_usec", timespan),
@@ -135,6 +148,8 @@ KEYS: dict[tuple[str, str], tuple[str, Callable[[object], Any]]] = {
     ("verify", "continuity"): ("verify_continuity", _one_of("strict", "report")),
     ("accept", "mode"): ("accept_mode", _one_of("auto", "manual")),
     ("accept", "timeout"): ("accept_timeout_usec", timespan),
+    ("accept", "boot-loader"): ("boot_loader", _one_of(*BOOT_LOADERS)),
+    ("accept", "program-timeout"): ("hook_timeout_usec", timespan),
 }
 
 

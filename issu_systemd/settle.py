@@ -16,7 +16,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from . import carry, events, facts, gate, log, netgate, outcome, plan, record, release, restart
+from . import (
+    carry,
+    events,
+    facts,
+    gate,
+    hooks,
+    log,
+    netgate,
+    outcome,
+    plan,
+    record,
+    release,
+    restart,
+    watchdog,
+)  # fmt: skip
 from .errors import Busy, IssuError, RecordError
 from .phase import BEYOND, STOPPED, Phase
 from .record import Record
@@ -42,6 +56,7 @@ def undo(manager: Manager, story: Record, error: str, *, result: str = "failed")
 
         wayback.give_up(manager, story, error)
         return
+    watchdog.take_over(story)
     story.error = error
     story.result = result
     with suppress(OSError):  # whoever repeats the undo knows what it is for
@@ -154,6 +169,11 @@ def clear_old_failures(manager: Manager, story: Record) -> None:
 
 def finish(manager: Manager, story: Record, stopped: outcome.Times | None = None) -> None:
     """Write the report to the history, then remove the record: the last trace on /run."""
+    from . import wayback
+
+    hooks.run(story)
+    if not wayback.is_begun(story):  # else whoever goes back has it
+        watchdog.disarm(story)
     story.end_phase()
     try:
         outcome.write_history(outcome.describe(manager, story, stopped))

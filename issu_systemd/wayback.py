@@ -20,7 +20,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from . import mounts, oldroot, record, settings, systemd
+from . import mounts, oldroot, record, settings, systemd, watchdog
 from .errors import IssuError, NoSuchJob, SettingsError
 from .phase import Phase
 from .record import Record
@@ -71,6 +71,7 @@ def begin(manager: Manager, story: Record, reason: str) -> None:
             "of": story.id, "reason": reason, "reboot": True, "strategy": story.strategy,
             "target": story.source.get("device") or "", "settings": story.settings,
             "failed_before": story.failed_before, "verdict_usec": record.now_usec(),
+            "watchdog": story.watchdog if story.watchdog.get("armed") else {},
         })  # fmt: skip
     story.result, story.error = "rolled-back", (asked() or {}).get("reason", reason)
     log.error("going back to %s: %s", story.source.get("device"), story.error)
@@ -92,6 +93,8 @@ def go() -> int:
         record.WAY_BACK.unlink(missing_ok=True)
         return 0
     systemd.notify(ready=True, status=f"going back to {way['target']}")
+    # Until the agent is ready to leave, it is ours: PID 1 itself may be what is wrong.
+    watchdog.take_over(Record(way["of"], "", watchdog=way.get("watchdog", {})))
     with systemd.connect(time.monotonic() + ANSWER_SEC) as manager:
         unit = unit_of(way["target"])
         try:
@@ -148,6 +151,7 @@ def take(story: Record) -> None:
     story.strategy, story.settings = way["strategy"], way["settings"]
     story.failed_before = way["failed_before"]
     story.steps["verdict_usec"] = way["verdict_usec"]
+    story.watchdog = way.get("watchdog", {})
 
 
 def taken(story: Record) -> None:
@@ -193,8 +197,10 @@ def settings_of(story: Record) -> Settings:
         name: tuple(sorted({*getattr(chosen, name), *getattr(own, name)})) for name in JOINED
     }
     both["carry_mounts"] = tuple(p for p in both["carry_mounts"] if mounts.mount_at(p))
-    # The old root has its own files; those here may be what is wrong.
-    return replace(chosen, **both, strategy=story.strategy, carry_files=(), accept_mode="auto")
+    # The old root has its own files; those here may be what is wrong. A watchdog is armed already.
+    return replace(
+        chosen, **both, strategy=story.strategy, carry_files=(), accept_mode="auto", watchdog_usec=0
+    )
 
 
 def borne(story: Record) -> set[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from issu_systemd import gate, history, log, netgate, record, uevents
+from issu_systemd import gate, history, hooks, log, netgate, record, uevents
 from issu_systemd.systemd import Manager
 from tests.bus import fake as stand_in
 from tests.bus import issu1, others
@@ -78,6 +78,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
         monkeypatch.setattr(netgate, name, found.issu / name)
     monkeypatch.setattr(gate, "HOLD", Path(__file__).parents[2] / "dropins/hold")
     monkeypatch.setattr(history, "PLACE", found.history)
+    monkeypatch.setattr(hooks, "PLACES", (tmp_path / "programs",))
     monkeypatch.setattr(record, "HISTORY", found.history)
     return found
 

@@ -20,6 +20,7 @@ from issu_systemd import (
     agent,
     arrive,
     continuity,
+    describe,
     devices,
     facts,
     gate,
@@ -34,6 +35,7 @@ from issu_systemd.evidence import Facts
 from issu_systemd.phase import ORDER, Phase
 from issu_systemd.record import Record
 from issu_systemd.request import Request
+from issu_systemd.settings import Settings
 from issu_systemd.systemd import Manager
 from tests.bus.conftest import Places
 from tests.bus.fake import Fake, State
@@ -425,3 +427,16 @@ def test_a_record_that_cannot_be_read_is_a_failure(
     assert arrive.main() == 1
     assert pid1.calls() == []
     assert capsys.readouterr().err.startswith("<3>")
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "told"),
+    [
+        ("none", "none", "none"), ("grub", "none", "grub"), ("none", "grub", "grub"),
+        ("extlinux", "grub", "extlinux"),
+    ],
+)  # fmt: skip
+def test_a_boot_loader_that_either_root_names_is_told(here: str, there: str, told: str) -> None:
+    story = Record(id="x", started="")
+    describe.end(story, Settings(boot_loader=here), Settings(boot_loader=there))
+    assert story.boot_loader == told

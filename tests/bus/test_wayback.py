@@ -65,7 +65,8 @@ def ill(**more: Any) -> Record:
 
 
 def test_it_ends_the_upgrade_and_asks(manager: Manager, places: Places) -> None:
-    story = ill()
+    """A watchdog that somebody else has is not taken along: it would be looked for in vain."""
+    story = ill(watchdog={"device": "/dev/watchdog0", "seconds": 60, "armed": False})
     prepared(places, story)
     wayback.begin(manager, story, "frr.service is failed")
     assert [path.name for path in places.issu.iterdir()] == ["way-back.json"]
@@ -77,8 +78,9 @@ def test_it_ends_the_upgrade_and_asks(manager: Manager, places: Places) -> None:
     assert asked is not None
     assert asked["verdict_usec"] > 0
     assert asked | {"verdict_usec": 7} == way(
-        reason="frr.service is failed", strategy="halt", settings={"keep": ["asic.service"]}
-    )
+        reason="frr.service is failed", strategy="halt", settings={"keep": ["asic.service"]},
+        watchdog={},
+    )  # fmt: skip
 
 
 def test_killed_in_between_it_goes_on(
@@ -303,6 +305,11 @@ def test_the_settings_that_led_here_lead_back(monkeypatch: pytest.MonkeyPatch) -
         keep=("a.service", "b.service"), carry_mounts=("/srv",), stop_timeout_usec=5,
         strategy="live", carry_files=(),
     )  # fmt: skip
+
+
+def test_it_looks_for_no_watchdog(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is armed is handed on; none must not be a reason to stay."""
+    assert chosen(monkeypatch, Settings(), watchdog_usec=60_000_000).watchdog_usec == 0
 
 
 def test_settings_that_are_wrong_keep_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from issu_systemd.evidence import (
     Owner,
     Policy,
     Tree,
+    Watchdog,
     by_age,
     systemd_major,
     version,
@@ -51,6 +52,11 @@ OLDER = replace(TREE, issu_says="issu 0.2.0")
 BIND: dict[str, Any] = {"modules": "bind"}
 LIVE: dict[str, Any] = {"strategy": "live"}
 LUKS: dict[str, Any] = {"layers": (Layer("target", "LUKS", "disk"),)}
+WATCHED: dict[str, Any] = {"watchdog_usec": 60_000_000, "tree": replace(TREE, watchdog=True)}
+DOG = Watchdog("/dev/watchdog0", "iTCO_wdt", timeout=30)
+BUSY_DOG = DOG._replace(active=True)
+SOFTDOG = Watchdog("/dev/watchdog1", "Software Watchdog", timeout=60)
+OWN: dict[str, Any] = {"watchdog_of_pid1": "/dev/watchdog0", "watchdogs": (BUSY_DOG,)}
 BEFORE_MOUNT = Facts(
     target="/dev/sdb2", target_dev=2066, root_dev=2049, root_device="/dev/sda1", kernel=KERNEL
 )
@@ -67,6 +73,14 @@ CASES: list[Case] = [
     ("pivot", BLOCK, LIVE | {"on_rootfs": True}, "initramfs"),
     ("stray-mount", BLOCK, LIVE | {"stray_mounts": ("/srv",)}, "/srv"),
     ("swap-file", BLOCK, LIVE | {"swap_files": ("/swap",)}, "/swap"),
+    ("watchdog-idle", INFO, {"watchdogs": (SOFTDOG, DOG)}, "/dev/watchdog0 (iTCO_wdt)"),
+    ("watchdog", BLOCK, WATCHED, "no device"),
+    ("watchdog", BLOCK, WATCHED | {"watchdogs": (BUSY_DOG,)}, "/dev/watchdog0 is in use"),
+    ("watchdog", BLOCK, WATCHED | {"watchdogs": (DOG._replace(nowayout=True),)}, "nowayout"),
+    ("watchdog", WARN, WATCHED | OWN, "PID 1 has /dev/watchdog0"),
+    ("watchdog", INFO, WATCHED | OWN | {"softdog": True}, "softdog watches"),
+    ("watchdog", INFO, WATCHED | OWN | {"watchdogs": (BUSY_DOG, SOFTDOG)}, "/dev/watchdog1"),
+    ("watchdog-target", BLOCK, WATCHED | {"watchdogs": (DOG,), "tree": TREE}, "issu 0.4.0"),
     ("accept-mode", BLOCK, {"accept_mode": "manual", "tree": OLDER}, "0.2.0"),
     ("busy", BLOCK, {"in_progress": True}, "another upgrade"),
     ("inhibited", BLOCK, {"inhibitors": ("backup (nightly), process 7",)}, "backup (nightly)"),
@@ -295,6 +309,10 @@ def test_the_kernels_settings_need_both_roots() -> None:
     assert judge(replace(GOOD, sysctl=True)) == []
     assert judge(replace(GOOD, tree=replace(TREE, sysctl=True))) == []
     assert [found.id for found in judge(replace(GOOD, tree=OLDER))] == [AGE]
+
+
+def test_only_hardware_is_idle() -> None:
+    assert judge(replace(GOOD, watchdogs=(SOFTDOG, BUSY_DOG))) == []
 
 
 # --- forced -------------------------------------------------------------------------------------

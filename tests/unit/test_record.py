@@ -87,6 +87,9 @@ def full() -> Record:
         restart_timeout_usec=60_000_000,
         settle_usec=3_000_000,
         steps={"pivot_usec": 90, "reexec_usec": 280_000},
+        watchdog={"device": "/dev/watchdog0", "seconds": 60, "before": 30, "armed": True},
+        boot_loader="grub",
+        hook_timeout_usec=10_000_000,
         continuity={"boot_id": "2f1c", "modules": ["ext4", "veth"]},
         compared={"boot_id": {"before": "2f1c", "after": "2f1c"}, "read": [], "differences": []},
         findings=[

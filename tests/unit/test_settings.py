@@ -26,6 +26,7 @@ EVERY: dict[tuple[str, str], tuple[str, str, Any]] = {
     ("carry", "mounts"): ('["/var/lib/element"]', "carry_mounts", ("/var/lib/element",)),
     ("carry", "journal"): ("false", "carry_journal", False),
     ("switch", "strategy"): ('"live"', "strategy", "live"),
+    ("switch", "watchdog"): ('"60s"', "watchdog_usec", MIN),
     ("live", "parallel"): ("4", "live_parallel", 4),
     ("live", "timeout"): ('"2min"', "live_timeout_usec", 2 * MIN),
     ("live", "settle"): ('"500ms"', "live_settle_usec", SEC // 2),
@@ -37,6 +38,8 @@ EVERY: dict[tuple[str, str], tuple[str, str, Any]] = {
     ("verify", "continuity"): ('"strict"', "verify_continuity", "strict"),
     ("accept", "mode"): ('"manual"', "accept_mode", "manual"),
     ("accept", "timeout"): ('"45min"', "accept_timeout_usec", 45 * MIN),
+    ("accept", "boot-loader"): ('"systemd-boot"', "boot_loader", "systemd-boot"),
+    ("accept", "program-timeout"): ('"10s"', "hook_timeout_usec", 10 * SEC),
 }
 
 
@@ -62,6 +65,7 @@ def test_defaults_are_the_contract(tmp_path: Path) -> None:
         carry_mounts=(),
         carry_journal=True,
         strategy="halt",
+        watchdog_usec=0,
         live_parallel=1,
         live_timeout_usec=120 * SEC,
         live_settle_usec=SEC,
@@ -73,6 +77,8 @@ def test_defaults_are_the_contract(tmp_path: Path) -> None:
         verify_continuity="report",
         accept_mode="auto",
         accept_timeout_usec=45 * MIN,
+        boot_loader="none",
+        hook_timeout_usec=30 * SEC,
     )
 
 
@@ -133,6 +139,8 @@ def test_an_empty_file_masks_the_vendors(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "named"),
     [
+        ('[switch]\nwatchdog = "5s"\n', "[switch] watchdog"),
+        ('[accept]\nboot-loader = "lilo"\n', "[accept] boot-loader"),
         ("[release]\nkep = []\n", "[release] kep"),
         ("[relase]\nkeep = []\n", "[relase] keep"),
         ('[stage]\nmodules = "copy"\n', "[stage] modules: one of require, bind"),
@@ -147,6 +155,8 @@ def test_an_empty_file_masks_the_vendors(tmp_path: Path) -> None:
         ("[release]\nkeep = []\nkeep = []\n", "line 3"),
     ],
     ids=[
+        "watchdog",
+        "boot-loader",
         "key",
         "section",
         "choice",

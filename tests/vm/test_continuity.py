@@ -1,6 +1,7 @@
 """On a real kernel, with packets going through: what must hold of an upgrade, there and back.
 
-Every guest boots once and goes to the other root with halt, and back with live.
+Every guest boots once and goes to the other root with halt, and back with live. Meanwhile the dead
+man's switch is armed; what it does is in test_watchdog.py.
 """
 
 import json
@@ -25,6 +26,10 @@ KINDS = {
 }  # fmt: skip
 UNMOUNTED = "dmesg | grep -c 'EXT4-fs ({name}): unmounting filesystem' || true"
 FREE = "python3 -c 'import os, sys; os.close(os.open(sys.argv[1], os.O_RDWR | os.O_EXCL))' {disk}"
+DOG = "modprobe i6300esb || modprobe softdog"  # Debian 12 has no driver for the hardware
+DOG_STATE = "cd /sys/class/watchdog/watchdog0; cat identity state timeout"
+DOG_SETTING = 'watchdog = "90s"'  # no default of either
+HANDED_ON = "dmesg | grep -c 'watchdog did not stop' || true"  # closed by the agent, and it runs
 INVOCATIONS = "systemctl show --value --property=InvocationID dbus.socket limited.slice"
 LIMITS = "cat /sys/fs/cgroup/limited.slice/memory.max /sys/fs/cgroup/limited.slice/pids.max"
 
@@ -70,7 +75,7 @@ def no_loss_without_an_upgrade(g: Guest) -> None:
 
 def upgrade(g: Guest, strategy: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """One upgrade under traffic: the report, and what the tester saw."""
-    g.configure(f'[switch]\nstrategy = "{strategy}"\n[stage]\nmodules = "bind"\n')
+    g.configure(f'[switch]\nstrategy = "{strategy}"\n{DOG_SETTING}\n[stage]\nmodules = "bind"\n')
     with g.traffic(RATE, TCP_PORT) as seen:
         report = g.upgrade()
         g.run("until systemctl is-active --quiet version-echo; do sleep 0.1; done")
@@ -117,6 +122,9 @@ def test_kernel_is_untouched_and_no_packet_lost(
         ) as g,
     ):  # fmt: skip
         g.run(f"rmmod {MODULE}")
+        g.run(DOG)
+        dog = g.run(DOG_STATE)
+        assert "inactive" in dog
         no_loss_without_an_upgrade(g)
         if lacks:
             refused_without_modules(g)
@@ -125,11 +133,12 @@ def test_kernel_is_untouched_and_no_packet_lost(
             source, modules = g.here(), g.modules()
             invocations = g.run(INVOCATIONS)
             unmounted = UNMOUNTED.format(name=Path(source).name)
-            before = int(g.run(unmounted))
+            before, handed_on = int(g.run(unmounted)), int(g.run(HANDED_ON))
             report, seen = upgrade(g, strategy)
             assert g.root == root and report["strategy"] == strategy
             untouched(g, report, seen)
             assert g.modules() == modules and MODULE not in modules
+            assert (g.run(DOG_STATE), int(g.run(HANDED_ON))) == (dog, handed_on + 1)
             assert g.run("cat /proc/sys/kernel/random/boot_id") == boot
             # A socket and a slice stay as they are in PID 1; the limits of cgroups are in force.
             assert (g.run(INVOCATIONS) == invocations) == (strategy == "live")
