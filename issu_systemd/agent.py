@@ -39,6 +39,7 @@ from . import (
     stage,
     survey,
     switch,
+    trust,
     uevents,
     wayback,
 )  # fmt: skip
@@ -179,10 +180,11 @@ def examine(manager: Manager, story: Record, chosen: settings.Settings) -> None:
     story.stage = str(root)
     record.save(story)  # from here on a dead agent leaves a mount
     try:
-        mounts.mount(device.node, root, options="ro", fstype=device.fstype)
+        doubts = trust.mount(device, root, chosen)._asdict()
     except IssuError as error:
-        seen = replace(seen, mount_error=str(error))
-        require(story, preflight.judge(seen))
+        doubts = {"mount_error": str(error)}
+    if any(doubts.values()):
+        require(story, preflight.judge(replace(seen, **doubts)))
     seen, steps = facts.foresee(
         manager, facts.look(seen, root, chosen.carry_mounts), root, chosen
     )
@@ -190,6 +192,17 @@ def examine(manager: Manager, story: Record, chosen: settings.Settings) -> None:
     describe_target(story, seen, root, chosen)
     story.plan = [list(step) for step in steps]
     log_plan(steps)
+    if chosen.rehearse:
+        rehearse_first(story, device.node, chosen)
+
+
+def rehearse_first(story: Record, node: str, chosen: settings.Settings) -> None:
+    """Boot the target in a container; raises Refused if it does not come up there."""
+    from .rehearse import rehearse  # not many want it
+
+    notify(status=f"rehearsing {node}")
+    limit = chosen.rehearse_timeout_usec / 1_000_000
+    require(story, rehearse(Path(node), story.verify_units, limit))
 
 
 def root_dev() -> int:

@@ -41,7 +41,9 @@ def judge(manager: Manager, device: devices.Device, chosen: Settings) -> list[Fi
     if not preflight.may_look(preflight.judge(seen)):
         return preflight.judge(seen)
     try:
-        with foresee.looked_into(device) as root:
+        with foresee.looked_into(device, chosen) as (root, doubts):
+            if any(doubts):
+                return preflight.judge(replace(seen, **doubts._asdict()))
             seen, _ = facts.foresee(
                 manager, facts.look(seen, root, chosen.carry_mounts), root, chosen
             )

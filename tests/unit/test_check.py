@@ -17,6 +17,8 @@ from issu_systemd.devices import Device
 from issu_systemd.errors import IssuError, Refused
 from issu_systemd.evidence import Facts, Tree
 from issu_systemd.request import Options
+from issu_systemd.settings import Settings
+from issu_systemd.trust import Doubts
 
 DEVICE = Device("/dev/sdb2", 2066, "ext4", False)
 GOOD = Facts(target="/dev/sdb2", target_dev=2066, root_dev=2049, root_device="/dev/sda1")
@@ -27,14 +29,15 @@ TREE = Tree(os="Debian", version="13", init="/usr/lib/systemd/systemd", machine=
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the machine is like; a test changes it."""
-    machine: dict[str, Any] = {"facts": GOOD, "tree": TREE, "mount": "", "plan": "", "looked": 0}
+    machine: dict[str, Any] = {"facts": GOOD, "tree": TREE, "mount": "", "plan": "", "looked": 0,
+                               "doubts": Doubts()}  # fmt: skip
 
     @contextmanager
-    def look(device: Device) -> Iterator[Path]:
+    def look(device: Device, chosen: Settings) -> Iterator[tuple[Path, Doubts]]:
         machine["looked"] += 1
         if machine["mount"]:
             raise IssuError(machine["mount"])
-        yield Path("/nowhere")
+        yield Path("/nowhere"), machine["doubts"]
 
     def plan_for(*words: object) -> list[object]:
         if machine["plan"]:
@@ -85,6 +88,20 @@ def test_a_target_that_does_not_mount_is_a_finding(seen: dict[str, Any]) -> None
     answer = check.check("/dev/sdb2", Options())
     assert ids(answer) == ["mount"]
     assert "bad superblock" in answer["findings"][0]["text"]
+
+
+@pytest.mark.parametrize(
+    ("doubts", "found"),
+    [(Doubts("a wrong hash", "no seal"), ["verity", "verify-command"]),
+     (Doubts(verify_command="no seal"), ["verify-command"])],
+)  # fmt: skip
+def test_what_is_not_trusted_is_not_looked_at(
+    seen: dict[str, Any], doubts: Doubts, found: list[str]
+) -> None:
+    """But what the machine lacks is told with it."""
+    seen["facts"] = replace(GOOD, inhibitors=("backup (nightly), process 7 of user 0",))
+    seen["doubts"], seen["tree"] = doubts, replace(TREE, issu_says="")
+    assert ids(check.check("/dev/sdb2", Options())) == ["inhibited", *found]
 
 
 def test_a_plan_that_cannot_be_made_is_a_finding(seen: dict[str, Any]) -> None:

@@ -80,6 +80,8 @@ CASES: list[Case] = [
     ("claimed", BLOCK, {"claimed": True}, "/dev/sdb2"),
     ("pinned", BLOCK, {"claimed": True, "held_by": ("sh[7] (its root)",)}, "sh[7]"),
     ("mount", BLOCK, {"mount_error": "bad superblock"}, "bad superblock"),
+    ("verity", BLOCK, {"verity": "Verification failed"}, "Verification failed"),
+    ("verify-command", BLOCK, {"verify_command": "/x: no seal"}, "no seal"),
     ("no-os", BLOCK, {"tree": Tree()}, "/dev/sdb2"),
     ("no-init", BLOCK, {"tree": replace(TREE, init="", init_says="", issu_says="")}, "systemd"),
     ("architecture", BLOCK, {"tree": replace(TREE, machine=183, init_says="")}, "183"),

@@ -1,0 +1,111 @@
+"""The rehearsal: the target is booted in a container, and what does not come up there is found.
+
+sandbox.py makes the container. What fails in it may be the container's fault, for it has neither
+hardware nor network. So the running root, which is known to work, is booted in the same way then,
+and what fails in both is no reason to refuse.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from .errors import IssuError
+from .finding import BLOCK, INFO, WARN, Finding
+from .observe import INIT, LIMIT, NAMED, TARGET, Outcome, Over, Scene, attend, lines_of
+from .sandbox import NSPAWN, RUNNING
+from .systemd import Manager, escape_path
+
+CGROUPS = (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup"))
+BUILD_SEC = 60.0  # to mount it, and to carry files
+END_SEC = 60.0
+CONSOLE = "`journalctl -u 'issu-rehearsal@*'` shows its console"
+SKIP = "mend it; if it cannot run in a container, name it in [stage] rehearse-skip"
+
+
+def rehearse(target: Path, units: Iterable[str], timeout: float) -> list[Finding]:
+    """Boot the root on the device `target` in a container; what is wrong with it.
+
+    Its default target must be reached and `units` come up within `timeout` seconds. The target is
+    not changed: what the root writes stays in memory.
+    """
+    if not Path(NSPAWN).exists():
+        return [Finding("rehearsal", INFO, "no rehearsal: systemd-nspawn is not installed",
+                        "install systemd-container")]  # fmt: skip
+    wanted = tuple(units)
+    with Manager() as manager:
+        outcome = play(manager, target, wanted, timeout)
+        control = play(manager, RUNNING, wanted, timeout) if outcome.troubles else Outcome()
+    return judge(str(target), outcome, control)
+
+
+def judge(target: str, outcome: Outcome, control: Outcome) -> list[Finding]:
+    """The findings; trouble that the running root has too is none of the target's."""
+    if outcome.impossible or INIT in control.troubles:
+        why = outcome.impossible or f"the running root does not boot in one: {outcome.troubles}"
+        return [Finding("rehearsal", INFO, f"no rehearsal: {why}", "")]
+    found = []
+    for key, text in outcome.troubles.items():
+        unit = key not in (INIT, TARGET, LIMIT)
+        out = SKIP if unit else CONSOLE
+        if key in control.troubles:
+            text += "; the running root shows the same there, so it may be the container"
+        severity = WARN if key in control.troubles else BLOCK
+        found.append(Finding("rehearsal", severity, f"rehearsal of {target}: {text}", out))
+    if outcome.failed:
+        names = ", ".join(outcome.failed[:NAMED]) + (", ..." if outcome.failed[NAMED:] else "")
+        found.append(Finding("rehearsal", WARN, f"rehearsal of {target}: {names} failed there",
+                             "see whether that is because they ran in a container"))  # fmt: skip
+    if not outcome.troubles:
+        text = f"rehearsal of {target}: up after {outcome.seconds:.1f} s"
+        found.append(Finding("rehearsal", INFO, text, ""))
+    return found
+
+
+def play(manager: Manager, source: Path, wanted: tuple[str, ...], timeout: float) -> Outcome:
+    """One rehearsal from its begin to its end, of which nothing is left."""
+    unit = f"issu-rehearsal@{escape_path(str(source))}.service"
+    if any(u.name.startswith("issu-rehearsal@") and u.active != "inactive" and u.active != "failed"
+           for u in manager.units()):  # fmt: skip
+        return Outcome({LIMIT: "another rehearsal runs"})
+    begun = time.time()
+    try:
+        if manager.wait_job(manager.start(unit), time.monotonic() + BUILD_SEC) != "done":
+            said = lines_of(RUNNING, unit, begun) or [f"journalctl -u {unit}"]
+            return Outcome(impossible=said[-1])
+        found = manager.properties(unit, "Service")
+        group = found["ControlGroup"].decode().lstrip("/")
+        where = next((str(top / group) for top in CGROUPS if (top / group).is_dir()), "")
+        now = time.monotonic()
+        return attend(Scene(unit, found["MainPID"], where, begun, now + timeout), wanted)
+    except Over as over:
+        words = "; ".join(lines_of(RUNNING, unit, begun))
+        return Outcome({over.key: f"{over}: {words}" if words else str(over)})
+    finally:
+        end(manager, unit)
+
+
+def end(manager: Manager, unit: str) -> None:
+    """Kill everything in the container at once, however fast it multiplies; then it is gone."""
+    with suppress(IssuError):
+        group = manager.properties(unit, "Service")["ControlGroup"].decode().lstrip("/")
+        for top in CGROUPS:
+            with suppress(OSError):  # cgroup.kill: Linux 5.14
+                if group:
+                    (top / group / "cgroup.kill").write_text("1")
+        manager.wait_job(manager.stop(unit), time.monotonic() + END_SEC)
+
+
+def main() -> int:
+    """Rehearse the root on the device of the first argument; the others are units, 120 s in all."""
+    found = rehearse(Path(os.path.realpath(sys.argv[1])), sys.argv[2:], 120.0)
+    print("\n".join(f"{f.severity}: {f.text}" for f in found))
+    return int(any(f.severity == BLOCK for f in found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
