@@ -106,9 +106,10 @@ def watch(scene: Scene, inner: Manager, root: Path, wanted: tuple[str, ...]) -> 
     reached = until(scene, lambda: is_active(inner, target))
     seconds, troubles = time.monotonic() - begun, {}
     if not reached:
+        text = f"{target} was not reached in time"
         late = [job.unit for job in inner.jobs() if job.state == "running"]
-        waits = f", it waits for {', '.join(late[:NAMED])}" if late else ""
-        troubles[TARGET] = f"{target} was not reached in time{waits}"
+        waits = {unit: f"{text}, it waits for {unit}" for unit in late[:NAMED]}
+        troubles |= waits or {TARGET: text}
     names = sorted({*wanted, *required(inner, target)})
     if reached:
         until(scene, lambda: not any(trouble_with(inner, name) for name in names))

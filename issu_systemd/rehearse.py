@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from contextlib import suppress
 from pathlib import Path
 
@@ -40,30 +40,45 @@ def rehearse(target: Path, units: Iterable[str], timeout: float) -> list[Finding
     with Manager() as manager:
         outcome = play(manager, target, wanted, timeout)
         control = play(manager, RUNNING, wanted, timeout) if outcome.troubles else Outcome()
-    return judge(str(target), outcome, control)
+        active = {unit.name for unit in manager.units() if unit.active == "active"}
+    return judge(str(target), outcome, control, active)
 
 
-def judge(target: str, outcome: Outcome, control: Outcome) -> list[Finding]:
-    """The findings; trouble that the running root has too is none of the target's."""
+def judge(
+    target: str, outcome: Outcome, control: Outcome, active: Set[str] = frozenset()
+) -> list[Finding]:
+    """The findings; trouble of the container alone is none of the target's.
+
+    `active` are the units that are up in the running root, whatever its rehearsal `control` says.
+    """
     if outcome.impossible or INIT in control.troubles:
-        why = outcome.impossible or f"the running root does not boot in one: {outcome.troubles}"
+        why = outcome.impossible or f"no root boots in a container here, {control.troubles[INIT]}"
         return [Finding("rehearsal", INFO, f"no rehearsal: {why}", "")]
-    found = []
+    about, found = f"rehearsal of {target}", []
     for key, text in outcome.troubles.items():
-        unit = key not in (INIT, TARGET, LIMIT)
-        out = SKIP if unit else CONSOLE
-        if key in control.troubles:
-            text += "; the running root shows the same there, so it may be the container"
-        severity = WARN if key in control.troubles else BLOCK
-        found.append(Finding("rehearsal", severity, f"rehearsal of {target}: {text}", out))
+        if is_of_container(key, outcome, control, active):
+            text += "; in the running root's rehearsal too, so it may be the container"
+            found.append(Finding("rehearsal", WARN, f"{about}: {text}", ""))
+        else:
+            way_out = CONSOLE if key in (INIT, TARGET, LIMIT) else SKIP
+            found.append(Finding("rehearsal", BLOCK, f"{about}: {text}", way_out))
     if outcome.failed:
         names = ", ".join(outcome.failed[:NAMED]) + (", ..." if outcome.failed[NAMED:] else "")
-        found.append(Finding("rehearsal", WARN, f"rehearsal of {target}: {names} failed there",
+        found.append(Finding("rehearsal", WARN, f"{about}: {names} failed there",
                              "see whether that is because they ran in a container"))  # fmt: skip
     if not outcome.troubles:
-        text = f"rehearsal of {target}: up after {outcome.seconds:.1f} s"
+        text = f"{about}: up after {outcome.seconds:.1f} s"
         found.append(Finding("rehearsal", INFO, text, ""))
     return found
+
+
+def is_of_container(key: str, outcome: Outcome, control: Outcome, active: Set[str]) -> bool:
+    """Whether the running root has the same trouble in a container, and none outside of one."""
+    if key not in control.troubles:
+        return False
+    if key == TARGET:
+        return set(outcome.failed) <= set(control.failed)
+    return key == LIMIT or key in active
 
 
 def play(manager: Manager, source: Path, wanted: tuple[str, ...], timeout: float) -> Outcome:

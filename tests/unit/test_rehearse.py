@@ -20,8 +20,11 @@ BAD = Outcome({"frr.service": "frr.service failed (exit-code): no such table"})
 FINE = Outcome(seconds=1.25)
 
 
+ACTIVE = {"frr.service", "nginx.service"}
+
+
 def severities(outcome: Outcome, control: Outcome = FINE) -> list[str]:
-    return [finding.severity for finding in rehearse.judge("/dev/sdx", outcome, control)]
+    return [f.severity for f in rehearse.judge("/dev/sdx", outcome, control, ACTIVE)]
 
 
 # --- what it means --------------------------------------------------------------------------------
@@ -44,6 +47,18 @@ def test_what_fails_in_the_running_root_too_warns() -> None:
     """It runs there without a container, so the container is what it cannot stand."""
     assert severities(BAD, BAD) == [WARN]
     assert severities(BAD, Outcome({"nginx.service": "failed"})) == [BLOCK]
+
+
+def test_what_does_not_run_here_is_no_excuse() -> None:
+    """A unit that is new in the new root cannot come up in the running root's rehearsal."""
+    new = Outcome({"new.service": "new.service failed (exit-code)"})
+    assert severities(new, Outcome({"new.service": "new.service is not-found"})) == [BLOCK]
+
+
+def test_a_target_that_is_not_reached_for_another_reason_blocks() -> None:
+    late = Outcome({TARGET: "x"}, failed=("a.service",))
+    assert severities(late, Outcome({TARGET: "x"}, failed=("a.service", "b.service")))[0] == WARN
+    assert severities(late, Outcome({TARGET: "x"}, failed=("b.service",)))[0] == BLOCK
 
 
 @pytest.mark.parametrize("key", [INIT, TARGET, LIMIT])
@@ -102,7 +117,7 @@ class Inner:
             },
             "is inactive (dead)",  # nobody has asked for it
         ),
-        ({"ActiveState": b"activating", "SubState": b"auto-restart"}, "is activating (auto-restart)"),
+        ({"ActiveState": b"activating", "SubState": b"start"}, "is activating (start)"),
         ({"LoadState": b"not-found", "ActiveState": b"inactive"}, "is not-found"),
         ({"LoadState": b"masked", "ActiveState": b"inactive"}, "is masked"),
     ],
