@@ -31,6 +31,7 @@ MARGIN_SEC = 30.0  # on top of the deadline: to settle, and to read the journal
 BUS_TIMEOUT = "5s"  # for one answer of a PID 1 that has nothing else to do
 NAMED = 10  # units in one sentence
 LINES = 3  # of a unit's journal
+UNDER_WAY = (b"activating", b"deactivating", b"reloading")  # auto-restart is "activating"
 INIT, TARGET, LIMIT = "init", "default target", "limit"  # what there is trouble with, but units
 
 
@@ -104,7 +105,7 @@ def watch(scene: Scene, inner: Manager, root: Path, wanted: tuple[str, ...]) -> 
     """What comes up and what does not; raises Over, or IssuError when its PID 1 falls silent."""
     begun, target = time.monotonic(), inner.default_target()
     reached = until(scene, lambda: is_active(inner, target))
-    seconds, troubles = time.monotonic() - begun, {}
+    seconds, troubles = time.monotonic() - begun, dict[str, str]()
     if not reached:
         text = f"{target} was not reached in time"
         late = [job.unit for job in inner.jobs() if job.state == "running"]
@@ -112,7 +113,7 @@ def watch(scene: Scene, inner: Manager, root: Path, wanted: tuple[str, ...]) -> 
         troubles |= waits or {TARGET: text}
     names = sorted({*wanted, *required(inner, target)})
     if reached:
-        until(scene, lambda: not any(trouble_with(inner, name) for name in names))
+        until(scene, lambda: not any(is_under_way(inner, name) for name in names))
     before = {name: inner.properties(name)["InvocationID"] for name in names}
     until(scene._replace(deadline=time.monotonic() + SETTLE_SEC), lambda: False)
     for name in names:
@@ -140,6 +141,12 @@ def trouble_with(inner: Manager, unit: str) -> str:
     with suppress(IssuError):  # only services tell more
         return f"failed ({inner.properties(unit, 'Service')['Result'].decode()})"
     return "failed"
+
+
+def is_under_way(inner: Manager, unit: str) -> bool:
+    """Whether the unit may still come up by itself."""
+    found = inner.properties(unit)
+    return bool(found["Job"][0]) or found["ActiveState"] in UNDER_WAY
 
 
 def required(inner: Manager, target: str) -> set[str]:

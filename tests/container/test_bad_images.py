@@ -1,4 +1,4 @@
-"""Bad images are refused before anything is stopped, the good one is not: preflight, rehearsal, trust.
+"""Bad images are refused before anything is stopped: by preflight, in rehearsal, for lack of trust.
 
 One machine, and one target that is spoiled and mended: after each refusal all is as it was. What
 only the real switch would show is in other files.
