@@ -74,7 +74,10 @@ def attend(scene: Scene, wanted: tuple[str, ...]) -> Outcome:
     told = json.dumps([scene, leader, wanted])
     argv = ["nsenter", f"--target={leader}", "--pid", "--", "/usr/bin/python3", "-I", "-m"]
     limit = max(0.0, scene.deadline - time.monotonic()) + MARGIN_SEC
-    done = run([*argv, "issu_systemd.observe", told], check=False, timeout=limit)
+    try:
+        done = run([*argv, "issu_systemd.observe", told], check=False, timeout=limit)
+    except IssuError as error:
+        raise Over(INIT, "its PID 1 does not answer") from error
     check(scene)
     if done.returncode != 0:
         raise Over(INIT, plain(done.stderr.encode()) or "its PID 1 has ended")
@@ -227,14 +230,19 @@ def reach(leader: int) -> Manager | None:
 
 
 def lines_of(root: Path, unit: str, since: float) -> list[str]:
-    """The last lines that the journal in the tree at `root` holds of a unit, since a time."""
+    """The last lines that the journal in the tree at `root` holds of a unit, since a time.
+
+    Those of its processes, or if there are none, what PID 1 has to say of it.
+    """
     argv = ["journalctl", "--quiet", "--no-pager", "--output=cat", f"--lines={LINES}",
-            f"--unit={unit}", f"--since=@{int(since)}"]  # fmt: skip
-    for name in ("run/log/journal", "var/log/journal") if root != Path("/") else ():
-        argv.append(f"--file={resolve(root, name)}/*/*.journal")
+            f"--since=@{int(since)}"]  # fmt: skip
     with suppress(IssuError, OSError):
-        said = run(argv, check=False).stdout.encode(errors="replace").splitlines()
-        return [line for line in map(plain, said) if line]
+        for name in ("run/log/journal", "var/log/journal") if root != Path("/") else ():
+            argv.append(f"--file={resolve(root, name)}/*/*.journal")
+        for match in (f"_SYSTEMD_UNIT={unit}", f"--unit={unit}"):
+            said = run([*argv, match], check=False).stdout.encode(errors="replace").splitlines()
+            if lines := [line for line in map(plain, said) if line]:
+                return lines
     return []
 
 

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Set
 from contextlib import suppress
 from pathlib import Path
 
-from .errors import IssuError
+from . import settings
+from .errors import Busy, IssuError
 from .finding import BLOCK, INFO, WARN, Finding
 from .observe import INIT, LIMIT, NAMED, TARGET, Outcome, Over, Scene, attend, lines_of
 from .sandbox import NSPAWN, RUNNING
@@ -31,7 +32,8 @@ def rehearse(target: Path, units: Iterable[str], timeout: float) -> list[Finding
     """Boot the root on the device `target` in a container; what is wrong with it.
 
     Its default target must be reached and `units` come up within `timeout` seconds. The target is
-    not changed: what the root writes stays in memory.
+    not changed: what the root writes stays in memory. `timeout` is [stage] rehearse-timeout, by
+    which the container ends itself. Raises Busy while another one runs.
     """
     if not Path(NSPAWN).exists():
         return [Finding("rehearsal", INFO, "no rehearsal: systemd-nspawn is not installed",
@@ -82,11 +84,11 @@ def is_of_container(key: str, outcome: Outcome, control: Outcome, active: Set[st
 
 
 def play(manager: Manager, source: Path, wanted: tuple[str, ...], timeout: float) -> Outcome:
-    """One rehearsal from its begin to its end, of which nothing is left."""
+    """One rehearsal from its begin to its end, of which nothing is left; raises Busy."""
     unit = f"issu-rehearsal@{escape_path(str(source))}.service"
     if any(u.name.startswith("issu-rehearsal@") and u.active != "inactive" and u.active != "failed"
            for u in manager.units()):  # fmt: skip
-        return Outcome({LIMIT: "another rehearsal runs"})
+        raise Busy("another rehearsal runs", hint="systemctl list-units 'issu-rehearsal@*'")
     begun = time.time()
     try:
         if manager.wait_job(manager.start(unit), time.monotonic() + BUILD_SEC) != "done":
@@ -116,8 +118,9 @@ def end(manager: Manager, unit: str) -> None:
 
 
 def main() -> int:
-    """Rehearse the root on the device of the first argument; the others are units, 120 s in all."""
-    found = rehearse(Path(os.path.realpath(sys.argv[1])), sys.argv[2:], 120.0)
+    """Rehearse the root on the device of the first argument; the others are units."""
+    limit = settings.load().rehearse_timeout_usec / 1_000_000
+    found = rehearse(Path(os.path.realpath(sys.argv[1])), sys.argv[2:], limit)
     print("\n".join(f"{f.severity}: {f.text}" for f in found))
     return int(any(f.severity == BLOCK for f in found))
 

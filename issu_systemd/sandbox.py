@@ -33,11 +33,13 @@ COMMAND = (
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "SYSTEMD_SECCOMP": "0"}
 SIZE = "25%"  # of the memory, for all that is written; MemoryMax= of the unit counts it too
 GRACE_SEC = 30  # after the deadline we end ourselves, should nobody be left to do it
-# They configure or await links and devices, and here are none: they would fail, or wait for ever.
+# They configure or await links, devices, the time of a server, and here are none: they would fail,
+# or wait for ever.
 HARDWARE = (
     *("networking.service", "ifup@.service", "ifupdown-wait-online.service"),
     *("systemd-networkd-wait-online.service", "systemd-networkd-wait-online@.service"),
     *("NetworkManager-wait-online.service", "systemd-udev-settle.service"),
+    *("chrony-wait.service", "ntp-wait.service"),
 )
 SKIP = "[Unit]\nConditionVirtualization=!container\n"
 # A daemon may bind to an address that no link has: here no link has any.
