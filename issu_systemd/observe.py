@@ -238,7 +238,8 @@ def lines_of(root: Path, unit: str, since: float) -> list[str]:
             f"--since=@{int(since)}"]  # fmt: skip
     with suppress(IssuError, OSError):
         for name in ("run/log/journal", "var/log/journal") if root != Path("/") else ():
-            argv.append(f"--file={resolve(root, name)}/*/*.journal")
+            found = resolve(root, name).glob("*/*.journal")
+            argv += [f"--file={path}" for path in found]
         for match in (f"_SYSTEMD_UNIT={unit}", f"--unit={unit}"):
             said = run([*argv, match], check=False).stdout.encode(errors="replace").splitlines()
             if lines := [line for line in map(plain, said) if line]:
