@@ -201,7 +201,9 @@ def test_init(bench: Bench, what: str, reason: str) -> None:
         change(bench.e.target, f"mv {good} {INIT}")
 
 
-LOOP = "Restart=always\nRestartSec=1\nStartLimitIntervalSec=0\n"
+LOOP = "Restart=always\nRestartSec=1\n[Unit]\nStartLimitIntervalSec=0\n"
+# Each of them waits for somebody who opens the pipe, and nobody does. No program is loaded for it.
+BOMB = "ExecStart=/bin/sh -c 'mkfifo /tmp/f; while :; do { read x </tmp/f; } & done'\n"
 REHEARSED = {
     "default-target-never-completes": (
         "Type=oneshot\nTimeoutStartSec=infinity\nExecStart=/bin/sleep infinity\n",
@@ -220,11 +222,7 @@ REHEARSED = {
     ),
     "dies-3-s-later": ("ExecStart=/bin/sleep 3\n", ["bad.service"], ["bad.service is inactive"]),
     "is-not-there": ("ExecStart=/bin/true\n", ["nope.service"], ["nope.service is not-found"]),
-    "fork-bomb": (
-        "ExecStart=/bin/sh -c 'while :; do sleep 1000 & done'\n",
-        [],
-        ["4096 tasks"],
-    ),
+    "fork-bomb": (BOMB, [], ["4096 tasks"]),
 }  # fmt: skip
 
 
