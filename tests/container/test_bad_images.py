@@ -39,7 +39,6 @@ int main(int argc, char **argv) {
 """
 BAD_INITS = {"exits": "return 1;", "hangs": "for (;;) pause();"}
 UNIT = "etc/systemd/system/bad.service"
-WANTED = "etc/systemd/system/multi-user.target.wants/bad.service"
 NO = "etc/systemd/system/no.service"
 OWN = "etc/issu/conf.d/99-bad.toml"  # the target's own [verify] units
 
@@ -101,10 +100,26 @@ def keep_logs(bench: Bench, request: pytest.FixtureRequest) -> Iterator[None]:
     bench.e.machine.failed |= request.session.testsfailed > failed
 
 
-def change(device: str, script: str) -> None:
-    """Run a script in the file system on `device`, which is mounted for nobody else."""
+def change(device: str, script: str, *words: str) -> None:
+    """Run a script in the file system on `device`, mounted for nobody else; the words are $2 on."""
     mount = 'mount "$0" /mnt; cd /mnt; eval "$1"; cd /; umount /mnt'
-    sh.run(["unshare", "--mount", "--propagation=private", "sh", "-euc", mount, device, script])
+    apart = ["unshare", "--mount", "--propagation=private"]
+    sh.run([*apart, "sh", "-euc", mount, device, script, *words])
+
+
+def add_unit(device: str, text: str, path: str = UNIT) -> None:
+    """Give the root on `device` a unit that its multi-user.target wants."""
+    change(device, f'printf %s "$2" >{path}; ln -s ../{Path(path).name} {wants(path)}', text)
+
+
+def wants(path: str = UNIT) -> str:
+    """The link by which multi-user.target wants a unit."""
+    return path.replace("/system/", "/system/multi-user.target.wants/")
+
+
+def take_unit(device: str, path: str = UNIT) -> None:
+    """The inverse of `add_unit`."""
+    change(device, f"rm -f {path} {wants(path)}")
 
 
 def digest(device: str) -> str:
@@ -231,16 +246,16 @@ def test_rehearsal(bench: Bench, case: str) -> None:
     """Its [verify] units count; the block device is the same to the last bit afterwards."""
     service, verify, reason = REHEARSED[case]
     own = f"[verify]\nunits = {json.dumps(verify)}\n"
-    spoil = f"mkdir -p etc/issu/conf.d; printf '%s' '{own}' >{OWN}; ln -s ../bad.service {WANTED}"
-    text = f"[Service]\n{service}".replace("'", "'\\''")
-    change(bench.e.target, f"printf '%s' '{text}' >{UNIT}; {spoil}")
+    add_unit(bench.e.target, f"[Service]\n{service}")
+    change(bench.e.target, f'mkdir -p etc/issu/conf.d; printf %s "$2" >{OWN}', own)
     try:
         before = digest(bench.e.target)
         report = refused(bench.e, bench.e.target, "rehearsal of", *reason)
         assert digest(bench.e.target) == before
         assert set(findings(report, "block")) == {"rehearsal"}
     finally:
-        change(bench.e.target, f"rm {UNIT} {WANTED} {OWN}")
+        take_unit(bench.e.target)
+        change(bench.e.target, f"rm {OWN}")
 
 
 def rehearsed(e: Element, *units: str) -> tuple[int, str]:
@@ -254,18 +269,11 @@ def rehearsed(e: Element, *units: str) -> tuple[int, str]:
 def test_what_the_container_cannot_do_is_no_reason(bench: Bench) -> None:
     """One unit that wants a device; one that says itself that it is for no container."""
     e, run = bench.e, bench.e.machine.run
-    needs = (
-        f"[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/test -b {e.source}\n"
-    )
+    needs = f"[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/test -b {e.source}\n"
     never = "[Unit]\nConditionVirtualization=!container\n[Service]\nExecStart=/bin/false\n"
-    spoil = (
-        f"printf '{needs}' >{UNIT}; ln -s ../bad.service {WANTED}; "
-        f"printf '{never}' >{NO}; "
-        f"ln -s ../no.service {WANTED.replace('bad', 'no')}"
-    )
-    change(e.target, spoil)
-    here = e.machine.path(f"/{UNIT}")
-    wanted_here = here.with_name("multi-user.target.wants") / "bad.service"
+    add_unit(e.target, needs)
+    add_unit(e.target, never, NO)
+    here, link = e.machine.path(f"/{UNIT}"), e.machine.path(f"/{wants()}")
     try:
         status, said = rehearsed(e, "nginx.service", "no.service")
         assert status == 0, said
@@ -277,7 +285,7 @@ def test_what_the_container_cannot_do_is_no_reason(bench: Bench) -> None:
         assert status == 1, said  # there is nothing like it in the running root
 
         here.write_text(needs)
-        wanted_here.symlink_to("../bad.service")
+        link.symlink_to("../bad.service")
         run(["systemctl", "daemon-reload"])
         run(["systemctl", "start", "bad.service"])
         status, said = rehearsed(e, "bad.service")
@@ -286,31 +294,43 @@ def test_what_the_container_cannot_do_is_no_reason(bench: Bench) -> None:
     finally:
         run(["systemctl", "stop", "bad.service"], check=False)
         here.unlink(missing_ok=True)
-        wanted_here.unlink(missing_ok=True)
+        link.unlink(missing_ok=True)
         run(["systemctl", "daemon-reload"])
-        change(e.target, f"rm {UNIT} {WANTED} {NO} {WANTED.replace('bad', 'no')}")
+        take_unit(e.target)
+        take_unit(e.target, NO)
+
+
+# Content only where there is neither a link nor a disk, nor what the running system has on /run.
+CUT_OFF = """#!/bin/sh
+ip -o link | grep -v ': lo:' && exit 1
+ls /dev | grep loop && exit 1
+ls /run/marker && exit 1
+mknod /root/disk b 7 0 && exit 1
+exit 0
+"""
 
 
 def test_it_is_cut_off(bench: Bench) -> None:
-    """It sees no link but lo, no block device, and nothing of the running system's /run."""
-    look = "ip -o link | grep -vc lo:; ls /run/issu /dev/loop* 2>&1 | grep -vc such; true"
-    unit = f"[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/sh -c '{look}'\n"
-    text = unit.replace("'", "'\\''").replace("ExecStart", "StandardOutput=tty\nExecStart")
-    change(bench.e.target, f"printf '%s' '{text}' >{UNIT}; ln -s ../bad.service {WANTED}")
+    e, script = bench.e, "usr/local/sbin/cut-off"
+    oneshot = f"[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/{script}\n"
+    add_unit(e.target, oneshot)
+    change(e.target, f'printf %s "$2" >{script}; chmod 755 {script}', CUT_OFF)
+    e.machine.path("/run/marker").touch()
     try:
-        status, said = rehearsed(bench.e, "bad.service")
+        status, said = rehearsed(e, "bad.service")
         assert status == 0, said
-        console = bench.e.machine.journal("--unit=issu-rehearsal@*", "--output=cat", "--lines=20")
-        assert re.findall(r"^\d+\s*$", console, re.MULTILINE)[-2:] == ["0", "0"], console
+        assert e.machine.run(["sh", "-c", CUT_OFF], check=False).returncode == 1
     finally:
-        change(bench.e.target, f"rm {UNIT} {WANTED}")
+        e.machine.path("/run/marker").unlink()
+        take_unit(e.target)
+        change(e.target, f"rm {script}")
 
 
 def test_cancelled_in_the_middle(bench: Bench) -> None:
     """Nothing of the rehearsal outlives the agent, stopped or killed."""
     e = bench.e
-    hang = "[Service]\nType=oneshot\nTimeoutStartSec=infinity\nExecStart=/bin/sleep infinity\n"
-    change(e.target, f"printf '{hang}' >{UNIT}; ln -s ../bad.service {WANTED}")
+    hang = "Type=oneshot\nTimeoutStartSec=infinity\nExecStart=/bin/sleep infinity\n"
+    add_unit(e.target, f"[Service]\n{hang}")
     try:
         for way in (["systemctl", "stop", "issu@*"], ["systemctl", "kill", "-s9", "issu@*"]):
             before, ids = e.state(), set(e.ids())
@@ -323,7 +343,7 @@ def test_cancelled_in_the_middle(bench: Bench) -> None:
             e.machine.wait_for(lambda: set(e.ids()) - ids, 60, "it is in the history")  # noqa: B023
             unchanged(e, before)
     finally:
-        change(e.target, f"rm {UNIT} {WANTED}")
+        take_unit(e.target)
 
 
 # -- trust -----------------------------------------------------------------------------------------
