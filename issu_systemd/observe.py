@@ -79,8 +79,10 @@ def attend(scene: Scene, wanted: tuple[str, ...]) -> Outcome:
     except IssuError as error:
         raise Over(INIT, "its PID 1 does not answer") from error
     check(scene)
-    if done.returncode != 0:
-        raise Over(INIT, plain(done.stderr.encode()) or "its PID 1 has ended")
+    if done.returncode != 0 and done.stderr:  # a fault of ours is none of the target's
+        return Outcome(impossible=plain(done.stderr.encode()))
+    if done.returncode != 0:  # killed, as everything is whose PID 1 ends
+        raise Over(INIT, "its PID 1 has ended")
     heard = json.loads(done.stdout)
     return Outcome(heard["troubles"], tuple(heard["failed"]), heard["seconds"])
 
@@ -194,9 +196,9 @@ def tasks(group: Path) -> int:
             return TASKS_MAX
         return int((group / "pids.current").read_text())
     count = 0
-    for path in group.rglob("cgroup.procs"):
+    for place, _, _ in os.walk(group):  # which stands it when one goes meanwhile
         with suppress(OSError):
-            count += path.read_bytes().count(b"\n")
+            count += Path(place, "cgroup.procs").read_bytes().count(b"\n")
     return count
 
 

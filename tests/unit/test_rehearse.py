@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any, cast
 
 import pytest
@@ -159,6 +160,34 @@ def test_where_it_does_not_count_them_processes_are(tmp_path: Path) -> None:
     assert observe.tasks(top) == observe.TASKS_MAX + 2
     with pytest.raises(Over):
         observe.check(scene(top))
+
+
+def test_a_cgroup_that_goes_meanwhile_counts_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    top = group(tmp_path / "a", cgroup_procs="1\n")
+    monkeypatch.setattr(observe.os, "walk", lambda path: [(str(path), [], []), ("/gone", [], [])])
+    assert observe.tasks(top) == 1
+
+
+def told(monkeypatch: pytest.MonkeyPatch, status: int, out: str, error: str) -> None:
+    """Let the process in the container's PID namespace end so."""
+    done = CompletedProcess([], status, out, error)
+    monkeypatch.setattr(observe, "run", lambda argv, **how: done)
+    monkeypatch.setattr(observe, "leader_of", lambda main: 7)
+
+
+def test_a_fault_of_ours_is_none_of_the_targets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told(monkeypatch, 1, "", "Traceback ...\nKeyError: 'x'\n")
+    outcome = observe.attend(scene(tmp_path), ())
+    assert outcome.impossible == "KeyError: 'x'"
+    told(monkeypatch, 137, "", "")
+    with pytest.raises(Over, match="PID 1 has ended"):
+        observe.attend(scene(tmp_path), ())
+    told(monkeypatch, 0, json.dumps({"troubles": {"a": "b"}, "failed": ["c"], "seconds": 2}), "")
+    assert observe.attend(scene(tmp_path), ()) == Outcome({"a": "b"}, ("c",), 2)
 
 
 def test_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
