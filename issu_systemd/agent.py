@@ -193,16 +193,10 @@ def examine(manager: Manager, story: Record, chosen: settings.Settings) -> None:
     story.plan = [list(step) for step in steps]
     log_plan(steps)
     if chosen.rehearse:
-        rehearse_first(story, device.node, chosen)
+        from .rehearse import for_upgrade  # not many want it
 
-
-def rehearse_first(story: Record, node: str, chosen: settings.Settings) -> None:
-    """Boot the target in a container; raises Refused if it does not come up there."""
-    from .rehearse import rehearse  # not many want it
-
-    notify(status=f"rehearsing {node}")
-    limit = chosen.rehearse_timeout_usec / 1_000_000
-    require(story, rehearse(Path(node), story.verify_units, limit))
+        notify(status=f"rehearsing {device.node}")
+        require(story, for_upgrade(story, chosen))
 
 
 def root_dev() -> int:

@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeVar
 
 from . import facts, reap
 from .errors import IssuError
-from .preflight import MEMORY_MIN_BYTES
+from .preflight_machine import MEMORY_MIN_BYTES
 from .run import plain, run
 from .systemd import Manager
 from .tree import resolve
@@ -80,7 +80,7 @@ def attend(scene: Scene, wanted: tuple[str, ...]) -> Outcome:
         raise Over(INIT, "its PID 1 does not answer") from error
     check(scene)
     if done.returncode != 0 and done.stderr:  # a fault of ours is none of the target's
-        return Outcome(impossible=plain(done.stderr.encode()))
+        return Outcome(impossible=plain(done.stderr))
     if done.returncode != 0:  # killed, as everything is whose PID 1 ends
         raise Over(INIT, "its PID 1 has ended")
     heard = json.loads(done.stdout)
@@ -243,7 +243,7 @@ def lines_of(root: Path, unit: str, since: float) -> list[str]:
             found = resolve(root, name).glob("*/*.journal")
             argv += [f"--file={path}" for path in found]
         for match in (f"_SYSTEMD_UNIT={unit}", f"--unit={unit}"):
-            said = run([*argv, match], check=False).stdout.encode(errors="replace").splitlines()
+            said = run([*argv, match], check=False).stdout.splitlines()
             if lines := [line for line in map(plain, said) if line]:
                 return lines
     return []

@@ -14,11 +14,24 @@ from collections.abc import Iterable, Set
 from contextlib import suppress
 from pathlib import Path
 
-from . import settings
+from . import record, settings
 from .errors import Busy, IssuError
 from .finding import BLOCK, INFO, WARN, Finding
-from .observe import INIT, LIMIT, NAMED, TARGET, Outcome, Over, Scene, attend, lines_of
+from .observe import (
+    INIT,
+    LIMIT,
+    MARGIN_SEC,
+    NAMED,
+    TARGET,
+    Outcome,
+    Over,
+    Scene,
+    attend,
+    lines_of,
+)
+from .record import Record
 from .sandbox import NSPAWN, RUNNING
+from .settings import Settings
 from .systemd import Manager, escape_path
 
 CGROUPS = (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup"))
@@ -44,6 +57,30 @@ def rehearse(target: Path, units: Iterable[str], timeout: float) -> list[Finding
         control = play(manager, RUNNING, wanted, timeout) if outcome.troubles else Outcome()
         active = {unit.name for unit in manager.units() if unit.active == "active"}
     return judge(str(target), outcome, control, active)
+
+
+def for_upgrade(story: Record, chosen: Settings) -> list[Finding]:
+    """The rehearsal of an upgrade; its record tells meanwhile that it is to end with it.
+
+    Raises Busy while another one runs.
+    """
+    story.rehearses = True
+    record.save(story)
+    try:
+        return rehearse(Path(story.target["device"]), story.verify_units, seconds(chosen))
+    finally:
+        story.rehearses = False
+        record.save(story)
+
+
+def seconds(chosen: Settings) -> float:
+    """How long the root may take to come up."""
+    return chosen.rehearse_timeout_usec / 1_000_000
+
+
+def most_seconds(chosen: Settings) -> float:
+    """How long `rehearse` may take: two rehearsals, from their begin to their end."""
+    return 2 * (BUILD_SEC + seconds(chosen) + MARGIN_SEC + END_SEC)
 
 
 def judge(
@@ -119,8 +156,7 @@ def end(manager: Manager, unit: str) -> None:
 
 def main() -> int:
     """Rehearse the root on the device of the first argument; the others are units."""
-    limit = settings.load().rehearse_timeout_usec / 1_000_000
-    found = rehearse(Path(os.path.realpath(sys.argv[1])), sys.argv[2:], limit)
+    found = rehearse(Path(os.path.realpath(sys.argv[1])), sys.argv[2:], seconds(settings.load()))
     print("\n".join(f"{f.severity}: {f.text}" for f in found))
     return int(any(f.severity == BLOCK for f in found))
 

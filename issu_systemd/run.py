@@ -147,9 +147,9 @@ def listen(pid: int, pipe: int, deadline: float, keep: int) -> tuple[bytes, bool
     return output, False
 
 
-def plain(text: bytes) -> str:
+def plain(text: str) -> str:
     """The last line of an output, fit to be shown: short, and without control characters."""
-    lines = [line for line in text.decode(errors="replace").splitlines() if line.strip()]
+    lines = [line for line in text.splitlines() if line.strip()]
     return "".join(c for c in (lines or [""])[-1] if c.isprintable()).strip()[-LINE_MAX:]
 
 

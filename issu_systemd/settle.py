@@ -48,7 +48,7 @@ def undo(manager: Manager, story: Record, error: str, *, result: str = "failed")
         record.save(story)
     if story.phase is not Phase.PREFLIGHT:
         logger.error("%s; undoing the upgrade", error)
-    else:
+    if story.rehearses:
         end_rehearsal(manager)
     # Read first: PID 1 forgets a stopped unit, and when it stopped, once no drop-in names it.
     touched = story.phase in STOPPED or story.phase in (*BEYOND, Phase.BACK)

@@ -70,7 +70,7 @@ def refusal(argv: list[str], chosen: Settings) -> str:
         return str(error)
     if done.status is None:
         return f"it took longer than {seconds:g} s"
-    return (plain(done.output.encode()) or f"exit {done.status}") if done.status else ""
+    return (plain(done.output) or f"exit {done.status}") if done.status else ""
 
 
 def seconds(chosen: Settings) -> float:

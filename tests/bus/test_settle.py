@@ -372,12 +372,14 @@ def test_nothing_is_undone_twice(places: Places) -> None:
 # --- a rehearsal that the agent has not lived to end ----------------------------------------------
 
 
-@pytest.mark.parametrize("phase", [Phase.PREFLIGHT, Phase.STAGE])
+@pytest.mark.parametrize("ours", [True, False])
 def test_a_rehearsal_ends_with_its_upgrade(
-    manager: Manager, pid1: Fake, places: Places, phase: Phase
+    manager: Manager, pid1: Fake, places: Places, *, ours: bool
 ) -> None:
-    """And one that somebody else has asked for, later, is left alone."""
+    """And one that somebody else has asked for is left alone."""
     pid1.be(State(units={"issu-rehearsal@dev-sdb2.service": "active", "frr.service": "active"}))
-    settle.undo(manager, story_in(phase), "killed")
+    story = story_in(Phase.PREFLIGHT)
+    story.rehearses = ours
+    settle.undo(manager, story, "killed")
     stopped = [call[1] for call in pid1.calls("StopUnit") if call[1] != gate.HALT]
-    assert stopped == (["issu-rehearsal@dev-sdb2.service"] if phase is Phase.PREFLIGHT else [])
+    assert stopped == (["issu-rehearsal@dev-sdb2.service"] if ours else [])

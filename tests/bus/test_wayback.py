@@ -281,6 +281,18 @@ def test_the_settings_that_led_here_lead_back(monkeypatch: pytest.MonkeyPatch) -
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("reboot", [True, False])
+def test_the_old_root_is_no_image(monkeypatch: pytest.MonkeyPatch, *, reboot: bool) -> None:
+    """What was to be found out of the other root says nothing of this one."""
+    asks = {"rehearse": True, "verity": "ab" * 32, "verify_command": ("/bin/false",)}
+    monkeypatch.setattr(settings, "load", lambda: Settings(**asks))
+    story = Record(id="y", started="", settings=asks if reboot else {})
+    assert wayback.settings_of(story) == Settings(**asks)  # control: an upgrade
+    story.way_back = way(reboot=reboot)
+    found = wayback.settings_of(story)
+    assert (found.rehearse, found.verity, found.verify_command) == (False, "", ())
+
+
 def test_settings_that_are_wrong_keep_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong() -> Settings:
         raise settings.SettingsError("x.toml: kep")

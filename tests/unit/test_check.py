@@ -6,16 +6,17 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from issu_systemd import check, foresee, survey
+from issu_systemd import check, foresee, inquiry, survey
 from issu_systemd.devices import Device
-from issu_systemd.errors import IssuError, Refused
+from issu_systemd.errors import Busy, IssuError, Refused, SettingsError
 from issu_systemd.evidence import Facts, Tree
+from issu_systemd.finding import BLOCK, WARN, Finding
 from issu_systemd.request import Options
 from issu_systemd.settings import Settings
 from issu_systemd.trust import Doubts
@@ -118,7 +119,8 @@ def test_the_strategy_that_is_asked_for_counts(seen: dict[str, Any]) -> None:
 def test_the_program_answers_in_json(
     seen: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["check", "/dev/sdb2", '{"strategy": null, "force": []}'])
+    words = json.dumps(asdict(Options()))
+    monkeypatch.setattr(sys, "argv", ["check", "/dev/sdb2", words])
     assert check.main() == 0
     assert json.loads(capsys.readouterr().out)["eligible"]
 
@@ -129,3 +131,85 @@ def test_the_program_answers_in_json(
     assert check.main() == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer == {"error": "/dev/sdb2: no such device", "hint": "lsblk lists them"}
+
+
+# --- with a rehearsal ---------------------------------------------------------------------------
+
+ASKED = Options(rehearse=True)
+
+
+Played = list[tuple[Path, tuple[str, ...], float]]
+
+
+@pytest.fixture
+def played(monkeypatch: pytest.MonkeyPatch) -> Played:
+    """What is rehearsed; each time something is wrong with it."""
+    calls: Played = []
+
+    def rehearse(target: Path, units: tuple[str, ...], timeout: float) -> list[Finding]:
+        calls.append((target, units, timeout))
+        return [Finding("rehearsal", WARN, "x", ""), Finding("rehearsal", BLOCK, "y failed", "")]
+
+    monkeypatch.setattr(check.rehearse, "rehearse", rehearse)
+    return calls
+
+
+def test_only_who_asks_for_it_gets_a_rehearsal(
+    seen: dict[str, Any], played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Settings(rehearse=True, verify_units=("b.service",), rehearse_timeout_usec=7_000_000)
+    monkeypatch.setattr(check.settings, "load", lambda *root: here)
+    there = Settings(verify_units=("a.service", "b.service"))
+    monkeypatch.setattr(check.facts, "own_settings", lambda root: (there, ""))
+    assert check.check("/dev/sdb2", Options())["eligible"]
+    assert played == []
+    answer = check.check("/dev/sdb2", ASKED)
+    assert (answer["eligible"], ids(answer)) == (False, ["rehearsal"])
+    assert [finding["severity"] for finding in answer["findings"]] == ["block", "warn"]
+    assert played == [(Path("/dev/sdb2"), ("a.service", "b.service"), 7.0)]
+
+
+def test_it_is_rehearsed_in_spite_of_what_the_machine_lacks(
+    seen: dict[str, Any], played: Played
+) -> None:
+    seen["facts"] = replace(GOOD, inhibitors=("backup (nightly), process 7 of user 0",))
+    assert ids(check.check("/dev/sdb2", ASKED)) == ["inhibited", "rehearsal"]
+
+
+@pytest.mark.parametrize(
+    "lack",
+    [{"tree": replace(TREE, issu_says="")}, {"doubts": Doubts("a wrong hash")}, {"mount": "bad"},
+     {"facts": replace(GOOD, mounted_rw=("/srv",))}],
+)  # fmt: skip
+def test_what_cannot_be_booted_or_is_not_trusted_is_not(
+    seen: dict[str, Any], played: Played, lack: dict[str, Any]
+) -> None:
+    seen.update(lack)
+    answer = check.check("/dev/sdb2", ASKED)
+    assert played == []
+    assert "rehearsal" not in ids(answer)
+    assert answer["findings"][-1]["text"] == "no rehearsal: /dev/sdb2 cannot be booted as it is"
+
+
+def test_one_at_a_time(seen: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(*words: object) -> list[Finding]:
+        raise Busy("another rehearsal runs", hint="systemctl list-units")
+
+    monkeypatch.setattr(check.rehearse, "rehearse", busy)
+    answer = check.check("/dev/sdb2", ASKED)
+    assert answer["eligible"]
+    assert answer["findings"][0]["text"] == "no rehearsal: another rehearsal runs"
+
+
+def test_a_check_may_take_as_long_as_the_settings_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = Settings(verify_command=("/x",), rehearse_timeout_usec=1_000_000_000)
+    monkeypatch.setattr(inquiry.settings, "load", lambda: chosen)
+    trusted = inquiry.CHECK_SEC + chosen.trust_timeout_usec / 1e6
+    assert inquiry.limit(Options()) == trusted
+    assert inquiry.limit(ASKED) > trusted + 2 * 1000
+
+    def wrong() -> Settings:
+        raise SettingsError("x.toml: kep")
+
+    monkeypatch.setattr(inquiry.settings, "load", wrong)
+    assert inquiry.limit(ASKED) == inquiry.CHECK_SEC

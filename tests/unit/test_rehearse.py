@@ -10,10 +10,11 @@ from typing import Any, cast
 
 import pytest
 
-from issu_systemd import observe, rehearse, sandbox
-from issu_systemd.errors import IssuError
-from issu_systemd.finding import BLOCK, INFO, WARN
+from issu_systemd import observe, record, rehearse, sandbox
+from issu_systemd.errors import Busy, IssuError
+from issu_systemd.finding import BLOCK, INFO, WARN, Finding
 from issu_systemd.observe import INIT, LIMIT, TARGET, Outcome, Over, Scene, trouble_with
+from issu_systemd.record import Record
 from issu_systemd.settings import Settings
 from issu_systemd.systemd import Manager
 
@@ -85,6 +86,29 @@ def test_without_nspawn_it_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setattr(rehearse, "NSPAWN", str(tmp_path / "none"))
     [found] = rehearse.rehearse(Path("/dev/sdx"), (), 1.0)
     assert (found.severity, found.way_out) == (INFO, "install systemd-container")
+
+
+def test_an_upgrades_record_tells_that_it_rehearses(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whoever undoes a dead agent's work must know; when it is over, there is nothing to end."""
+    path, seen = tmp_path / "record.json", list[bool]()
+    monkeypatch.setattr(record, "save", lambda story: path.write_text(record.dumps(story)))
+
+    def play(target: Path, units: list[str], timeout: float) -> list[Finding]:
+        seen.append(record.loads(path.read_text()).rehearses)
+        if units:
+            raise Busy("another rehearsal runs")
+        return rehearse.judge(str(target), FINE, FINE)
+
+    monkeypatch.setattr(rehearse, "rehearse", play)
+    story = Record(id="x", started="y", target={"device": "/dev/sdx"})
+    assert [f.severity for f in rehearse.for_upgrade(story, Settings())] == [INFO]
+    assert (seen, record.loads(path.read_text()).rehearses) == ([True], False)
+    story.verify_units = ["frr.service"]
+    with pytest.raises(Busy):
+        rehearse.for_upgrade(story, Settings())
+    assert (seen, record.loads(path.read_text()).rehearses) == ([True, True], False)
 
 
 # --- whether a unit is up -------------------------------------------------------------------------

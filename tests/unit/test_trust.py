@@ -20,7 +20,7 @@ BOTH = Settings(verity=HASH, verity_hashes="/dev/sdx2", verify_command=("/yes", 
 
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """What is done to the device, in order; `veritysetup` is content, and so is /yes, /no is not."""
+    """What is done to the device, in order; every program but /no is content."""
     done: list[str] = []
     monkeypatch.setattr(
         mounts, "mount", lambda source, point, *, options, fstype: done.append(f"mount {options}")

@@ -91,7 +91,8 @@ def test_a_unit_cannot_be_enabled(unit: Path) -> None:
 
 def test_what_runs_on_arrival_runs_in_an_upgrade_only() -> None:
     for unit in UNITS:
-        if unit.name.startswith("issu-") and unit.suffix == ".service" and unit.name not in AT_ANY_TIME:
+        ours = unit.name.startswith("issu-") and unit.suffix == ".service"
+        if ours and unit.name not in AT_ANY_TIME:
             conditions = values(unit, "ConditionPathExists")
             assert conditions
             # Of several one is enough: all of them begin with "|" then, see systemd.unit(5).
