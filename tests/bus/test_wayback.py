@@ -293,6 +293,14 @@ def test_the_old_root_is_no_image(monkeypatch: pytest.MonkeyPatch, *, reboot: bo
     assert (found.rehearse, found.verity, found.verify_command) == (False, "", ())
 
 
+def test_the_way_back_may_mend_the_kernels_state() -> None:
+    strict = Settings(verify_continuity="strict")
+    for back, wish in (({}, "strict"), (way(reboot=False), "strict"), (way(), "report")):
+        story = Record(id="y", started="", way_back=back)
+        agent.describe_end(story, strict, Settings())
+        assert story.verify_continuity == wish
+
+
 def test_settings_that_are_wrong_keep_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong() -> Settings:
         raise settings.SettingsError("x.toml: kep")
