@@ -7,7 +7,7 @@ only the real switch would show is in other files.
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +22,7 @@ from .element import Element, changes, element, write_settings
 
 PAIRS = [("bookworm", "trixie"), ("trixie", "bookworm")]
 REFUSAL_SEC = 150  # two rehearsals, the second to tell whether the container is to blame
-REHEARSE = '[stage]\nrehearse = true\nrehearse-timeout = "25s"\n'
-SETTINGS = "/etc/issu/conf.d/50-test.toml"
+REHEARSE = '[stage]\nrehearse = true\nrehearse-timeout = "15s"\n'
 INIT = "usr/lib/systemd/systemd"
 # PID 1 of a bad image. Asked for its version or for a dry run it is systemd.
 BAD_INIT = """
@@ -38,9 +37,13 @@ int main(int argc, char **argv) {
 }
 """
 BAD_INITS = {"exits": "return 1;", "hangs": "for (;;) pause();"}
-UNIT = "etc/systemd/system/bad.service"
-NO = "etc/systemd/system/no.service"
+UNITS = "etc/systemd/system"
 OWN = "etc/issu/conf.d/99-bad.toml"  # the target's own [verify] units
+
+
+def only_first(test: Callable[..., None]) -> Callable[..., None]:
+    """What takes long, and is no other between the second pair of suites."""
+    return pytest.mark.parametrize("bench", PAIRS[:1], ids="-".join, indirect=True)(test)
 
 
 @dataclass(frozen=True)
@@ -107,19 +110,15 @@ def change(device: str, script: str, *words: str) -> None:
     sh.run([*apart, "sh", "-euc", mount, device, script, *words])
 
 
-def add_unit(device: str, text: str, path: str = UNIT) -> None:
+def add_unit(device: str, name: str, text: str) -> None:
     """Give the root on `device` a unit that its multi-user.target wants."""
-    change(device, f'printf %s "$2" >{path}; ln -s ../{Path(path).name} {wants(path)}', text)
+    add = f'printf %s "$2" >{UNITS}/{name}; ln -s ../{name} {UNITS}/multi-user.target.wants'
+    change(device, add, text)
 
 
-def wants(path: str = UNIT) -> str:
-    """The link by which multi-user.target wants a unit."""
-    return path.replace("/system/", "/system/multi-user.target.wants/")
-
-
-def take_unit(device: str, path: str = UNIT) -> None:
+def take_unit(device: str, name: str) -> None:
     """The inverse of `add_unit`."""
-    change(device, f"rm -f {path} {wants(path)}")
+    change(device, f"rm -f {UNITS}/{name} {UNITS}/multi-user.target.wants/{name}")
 
 
 def digest(device: str) -> str:
@@ -127,7 +126,7 @@ def digest(device: str) -> str:
         return hashlib.file_digest(file, "blake2b").hexdigest()
 
 
-def refused(e: Element, device: str, *reason: str, result: str = "refused") -> dict[str, Any]:
+def refused(e: Element, device: str, *reason: str) -> dict[str, Any]:
     """The upgrade is refused with its reason; nothing was stopped, nothing is left of it."""
     before, ids = e.state(), set(e.ids())
     done = e.machine.run(
@@ -137,7 +136,7 @@ def refused(e: Element, device: str, *reason: str, result: str = "refused") -> d
     unchanged(e, before)
     [id] = set(e.ids()) - ids
     report = e.report(id)
-    assert report["result"] == result, report
+    assert report["result"] == "refused", report
     assert [word for word in reason if word not in report["error"]] == [], report["error"]
     assert report["units"] == []
     assert report["t2_usec"] == 0
@@ -174,6 +173,11 @@ SEEN = {
         "mv good usr/lib/x86_64-linux-gnu/libc.so.6",
         ["/usr/lib/systemd/systemd", "does not run"],
     ),
+    "full": (
+        "fallocate -l $((($(stat -fc %a .) - 512) * $(stat -fc %S .))) full",
+        "rm full",
+        ["are needed for what is carried"],
+    ),
     "no-issu-systemd": ("mv usr/bin/issu good", "mv good usr/bin/issu", ["issu-systemd is not"]),
 }
 
@@ -203,103 +207,22 @@ def test_read_only(bench: Bench) -> None:
 # -- what the rehearsal sees -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("what", "reason"), [("exits", "PID 1"), ("hangs", "its PID 1 does not answer")]
-)
-def test_init(bench: Bench, what: str, reason: str) -> None:
-    good = f"{INIT}.good"
-    change(bench.e.target, f"mv {INIT} {good}; install -m 755 {bench.inits[what]} {INIT}")
+def put_init(e: Element, program: Path) -> None:
+    change(e.target, f"mv {INIT} {INIT}.good; install -m 755 {program} {INIT}")
+
+
+def test_init_that_exits(bench: Bench) -> None:
+    put_init(bench.e, bench.inits["exits"])
     try:
-        report = refused(bench.e, bench.e.target, "rehearsal of", reason)
+        report = refused(bench.e, bench.e.target, "rehearsal of", "PID 1")
         assert findings(report, "block") == ["rehearsal"]
     finally:
-        change(bench.e.target, f"mv {good} {INIT}")
+        change(bench.e.target, f"mv {INIT}.good {INIT}")
 
 
 LOOP = "Restart=always\nRestartSec=1\n[Unit]\nStartLimitIntervalSec=0\n"
-# Each of them waits for somebody who opens the pipe, and nobody does. No program is loaded for it.
-BOMB = "ExecStart=/bin/sh -c 'mkfifo /tmp/f; while :; do { read x </tmp/f; } & done'\n"
-REHEARSED = {
-    "default-target-never-completes": (
-        "Type=oneshot\nTimeoutStartSec=infinity\nExecStart=/bin/sleep infinity\n",
-        [],
-        ["graphical.target was not reached in time, it waits for bad.service"],
-    ),
-    "crash-loop": (
-        f"ExecStart=/bin/sh -c 'echo no such table; exit 7'\n{LOOP}",
-        ["bad.service"],
-        ["bad.service is", "no such table", "rehearse-skip"],
-    ),
-    "fails": (
-        "ExecStart=/bin/sh -c 'echo no such table; exit 7'\n",
-        ["bad.service"],
-        ["bad.service failed (exit-code)", "no such table"],
-    ),
-    "dies-3-s-later": ("ExecStart=/bin/sleep 3\n", ["bad.service"], ["bad.service is inactive"]),
-    "is-not-there": ("ExecStart=/bin/true\n", ["nope.service"], ["nope.service is not-found"]),
-    "fork-bomb": (BOMB, [], ["4096 tasks"]),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("case", REHEARSED)
-def test_rehearsal(bench: Bench, case: str) -> None:
-    """Its [verify] units count; the block device is the same to the last bit afterwards."""
-    service, verify, reason = REHEARSED[case]
-    own = f"[verify]\nunits = {json.dumps(verify)}\n"
-    add_unit(bench.e.target, f"[Service]\n{service}")
-    change(bench.e.target, f'mkdir -p etc/issu/conf.d; printf %s "$2" >{OWN}', own)
-    try:
-        before = digest(bench.e.target)
-        report = refused(bench.e, bench.e.target, "rehearsal of", *reason)
-        assert digest(bench.e.target) == before
-        assert set(findings(report, "block")) == {"rehearsal"}
-    finally:
-        take_unit(bench.e.target)
-        change(bench.e.target, f"rm {OWN}")
-
-
-def rehearsed(e: Element, *units: str) -> tuple[int, str]:
-    """A rehearsal by itself: exit status, and what it found."""
-    argv = ["python3", "-I", "-m", "issu_systemd.rehearse", e.target, *units]
-    done = e.machine.run(argv, check=False, timeout=REFUSAL_SEC)
-    assert done.stderr == ""
-    return done.returncode, done.stdout
-
-
-def test_what_the_container_cannot_do_is_no_reason(bench: Bench) -> None:
-    """One unit that wants a device; one that says itself that it is for no container."""
-    e, run = bench.e, bench.e.machine.run
-    needs = f"[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/test -b {e.source}\n"
-    never = "[Unit]\nConditionVirtualization=!container\n[Service]\nExecStart=/bin/false\n"
-    add_unit(e.target, needs)
-    add_unit(e.target, never, NO)
-    here, link = e.machine.path(f"/{UNIT}"), e.machine.path(f"/{wants()}")
-    try:
-        status, said = rehearsed(e, "nginx.service", "no.service")
-        assert status == 0, said
-        assert "warn: " in said
-        assert "bad.service failed there" in said
-        assert "info: " in said
-
-        status, said = rehearsed(e, "bad.service")
-        assert status == 1, said  # there is nothing like it in the running root
-
-        here.write_text(needs)
-        link.symlink_to("../bad.service")
-        run(["systemctl", "daemon-reload"])
-        run(["systemctl", "start", "bad.service"])
-        status, said = rehearsed(e, "bad.service")
-        assert status == 0, said
-        assert "in the running root's rehearsal too" in said
-    finally:
-        run(["systemctl", "stop", "bad.service"], check=False)
-        here.unlink(missing_ok=True)
-        link.unlink(missing_ok=True)
-        run(["systemctl", "daemon-reload"])
-        take_unit(e.target)
-        take_unit(e.target, NO)
-
-
+SAYS_SO = "ExecStart=/bin/sh -c 'echo no such table; exit 7'\n"
+ONESHOT = "Type=oneshot\nRemainAfterExit=yes\n"
 # Content only where there is neither a link nor a disk, nor what the running system has on /run.
 CUT_OFF = """#!/bin/sh
 ip -o link | grep -v ': lo:' && exit 1
@@ -308,43 +231,144 @@ ls /run/marker && exit 1
 mknod /root/disk b 7 0 && exit 1
 exit 0
 """
+ILL = {  # each unit with what is said of it
+    "loops.service": (f"{SAYS_SO}{LOOP}", ["loops.service is", "no such table"]),
+    "fails.service": (SAYS_SO, ["fails.service failed (exit-code)", "no such table"]),
+    "dies.service": ("ExecStart=/bin/sleep 3\n", ["dies.service is inactive"]),
+    "nope.service": ("", ["nope.service is not-found"]),
+}
+# Asked for as well, and no reason to refuse.
+WELL = {
+    "cut-off.service": f"{ONESHOT}ExecStart=/usr/local/sbin/cut-off\n",
+    "never.service": "ExecStart=/bin/false\n[Unit]\nConditionVirtualization=!container\n",
+}
+NEEDS_DISK = "needs.service"  # so has the running root
+UNASKED = "unasked.service"
 
 
-def test_it_is_cut_off(bench: Bench) -> None:
-    e, script = bench.e, "usr/local/sbin/cut-off"
-    oneshot = f"[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/{script}\n"
-    add_unit(e.target, oneshot)
-    change(e.target, f'printf %s "$2" >{script}; chmod 755 {script}', CUT_OFF)
+def test_units(bench: Bench) -> None:
+    """All that is wrong is found at once, and nothing else; not a bit of the target is changed."""
+    e, run = bench.e, bench.e.machine.run
+    needs = f"[Service]\n{ONESHOT}ExecStart=/bin/test -b {e.source}\n"
+    units = {name: f"[Service]\n{text}" for name, (text, _) in ILL.items() if text}
+    units |= {name: f"[Service]\n{text}" for name, text in WELL.items()}
+    units |= {NEEDS_DISK: needs, UNASKED: f"[Service]\n{SAYS_SO}"}
+    asked = [*ILL, *WELL, NEEDS_DISK, "nginx.service"]
+    for name, text in units.items():
+        add_unit(e.target, name, text)
+    own = f"[verify]\nunits = {json.dumps(asked)}\n"
+    change(e.target, f'mkdir -p etc/issu/conf.d; printf %s "$2" >{OWN}', own)
+    change(e.target, 'cd usr/local/sbin; printf %s "$2" >cut-off; chmod 755 cut-off', CUT_OFF)
+    e.machine.path(f"/{UNITS}/{NEEDS_DISK}").write_text(needs)
     e.machine.path("/run/marker").touch()
     try:
-        status, said = rehearsed(e, "bad.service")
-        assert status == 0, said
-        assert e.machine.run(["sh", "-c", CUT_OFF], check=False).returncode == 1
+        run(["systemctl", "daemon-reload"])
+        run(["systemctl", "start", NEEDS_DISK])
+        assert run(["sh", "-c", CUT_OFF], check=False).returncode == 1  # control
+        before, bits = e.state(), digest(e.target)
+        done = run(
+            ["issu", "check", "--rehearse", "--json", e.target], check=False, timeout=REFUSAL_SEC
+        )
+        unchanged(e, before)
+        assert digest(e.target) == bits
     finally:
+        run(["systemctl", "stop", NEEDS_DISK], check=False)
         e.machine.path("/run/marker").unlink()
-        take_unit(e.target)
-        change(e.target, f"rm {script}")
+        e.machine.path(f"/{UNITS}/{NEEDS_DISK}").unlink()
+        run(["systemctl", "daemon-reload"])
+        for name in units:
+            take_unit(e.target, name)
+        change(e.target, f"rm {OWN} usr/local/sbin/cut-off")
+    assert done.returncode == 3, done.stdout + done.stderr
+    found = [f for f in json.loads(done.stdout)["findings"] if f["id"] == "rehearsal"]
+    blocks, warns = ([f["text"] for f in found if f["severity"] == s] for s in ("block", "warn"))
+    assert len(blocks) == len(ILL), blocks
+    for unit, (_, words) in ILL.items():
+        [text] = [text for text in blocks if unit in text]
+        assert [word for word in words if word not in text] == []
+    assert len(warns) == 2, warns
+    assert f"{NEEDS_DISK} failed" in warns[0]
+    assert "in the running root's rehearsal too" in warns[0]
+    assert f"{UNASKED} failed there" in warns[1]
+
+
+@only_first
+def test_init_that_hangs(bench: Bench) -> None:
+    put_init(bench.e, bench.inits["hangs"])
+    try:
+        report = refused(bench.e, bench.e.target, "rehearsal of", "its PID 1 does not answer")
+        assert findings(report, "block") == ["rehearsal"]
+    finally:
+        change(bench.e.target, f"mv {INIT}.good {INIT}")
+
+
+# Each of them waits for somebody who opens the pipe, and nobody does. No program is loaded for it.
+BOMB = "ExecStart=/bin/sh -c 'mkfifo /tmp/f; while :; do { read x </tmp/f; } & done'\n"
+HANG = "Type=oneshot\nTimeoutStartSec=infinity\nExecStart=/bin/sleep infinity\n"
+
+
+@only_first
+@pytest.mark.parametrize(
+    ("unit", "reason"),
+    [
+        (HANG, "graphical.target was not reached in time, it waits for bad.service"),
+        (BOMB, "4096 tasks"),
+    ],
+    ids=["never-completes", "fork-bomb"],
+)
+def test_boot(bench: Bench, unit: str, reason: str) -> None:
+    add_unit(bench.e.target, "bad.service", f"[Service]\n{unit}")
+    try:
+        bits = digest(bench.e.target)
+        report = refused(bench.e, bench.e.target, "rehearsal of", reason)
+        assert digest(bench.e.target) == bits
+        assert findings(report, "block") == ["rehearsal"]
+    finally:
+        take_unit(bench.e.target, "bad.service")
+
+
+def cut(e: Element, way: str) -> None:
+    """Start an upgrade, and end it in the middle of its rehearsal."""
+    started = e.machine.popen(["systemctl", "start", f"issu@{e.target}"])
+    e.machine.wait_for(
+        lambda: "systemd-nspawn" in e.machine.run(["ps", "ax"]).stdout, 60, "it boots"
+    )
+    e.machine.run(["sh", "-c", way])
+    assert started.wait(60) != 0
 
 
 def test_cancelled_in_the_middle(bench: Bench) -> None:
     """Nothing of the rehearsal outlives the agent, stopped or killed."""
     e = bench.e
     main = f"systemctl show --property=MainPID --value issu@-{e.target.replace('/', '-')[1:]}"
-    hang = "Type=oneshot\nTimeoutStartSec=infinity\nExecStart=/bin/sleep infinity\n"
-    add_unit(e.target, f"[Service]\n{hang}")
+    add_unit(e.target, "bad.service", f"[Service]\n{HANG}")
+    before = e.state()
     try:
         for way in ("systemctl stop 'issu@*'", f"kill -9 $({main})"):
-            before, ids = e.state(), set(e.ids())
-            started = e.machine.popen(["systemctl", "start", f"issu@{e.target}"])
-            e.machine.wait_for(
-                lambda: "systemd-nspawn" in e.machine.run(["ps", "ax"]).stdout, 60, "it boots"
-            )
-            e.machine.run(["sh", "-c", way])
-            assert started.wait(60) != 0
+            ids = set(e.ids())
+            cut(e, way)
             e.machine.wait_for(lambda: set(e.ids()) - ids, 60, "it is in the history")  # noqa: B023
             unchanged(e, before)
+
+        # PID 1 of systemd 257 kills ExecStopPost= as well; then the next start undoes.
+        ids = set(e.ids())
+        cut(e, "systemctl kill --signal=KILL 'issu@*'")
+        assert e.start(str(bench.torn))[0] != 0
+        e.machine.wait_for(lambda: len(set(e.ids()) - ids) == 2, 60, "both are in the history")
+        unchanged(e, before)
     finally:
-        take_unit(e.target)
+        take_unit(e.target, "bad.service")
+
+
+def test_without_nspawn_it_is_said(bench: Bench) -> None:
+    e, nspawn = bench.e, bench.e.machine.path("/usr/bin/systemd-nspawn")
+    nspawn.rename(nspawn.with_suffix(".away"))
+    try:
+        done = e.machine.run(["issu", "check", "--rehearse", "--json", e.target])
+    finally:
+        nspawn.with_suffix(".away").rename(nspawn)
+    [found] = [f for f in json.loads(done.stdout)["findings"] if f["id"] == "rehearsal"]
+    assert (found["severity"], found["way_out"]) == ("info", "install systemd-container")
 
 
 # -- trust -----------------------------------------------------------------------------------------
@@ -352,6 +376,7 @@ def test_cancelled_in_the_middle(bench: Bench) -> None:
 # A site's check: it is content with what has a seal, and tells how the device is mounted meanwhile.
 CHECK = """#!/bin/sh
 findmnt -no OPTIONS --source "$1" >/run/mounted-as
+"$(findmnt -no TARGET --source "$1")/usr/bin/true" && echo executed >>/run/mounted-as
 [ -e /etc/sealed ] && exit 0
 echo checking...
 echo "no seal on $1"
@@ -368,10 +393,15 @@ def test_a_site_refuses(bench: Bench) -> None:
     e = bench.e
     configure(e, TRUST)
     try:
-        report = refused(e, e.target, f"check-image refuses {e.target}: no seal on {e.target}")
+        reason = f"{e.target}, /usr/local/sbin/check-image: no seal on {e.target}"
+        report = refused(e, e.target, reason)
         assert findings(report, "block") == ["verify-command"]
-        mounted = set(e.machine.path("/run/mounted-as").read_text().strip().split(","))
-        assert {"ro", "nosuid", "nodev", "noexec"} <= mounted
+        [options] = e.machine.path("/run/mounted-as").read_text().splitlines()
+        assert {"ro", "nosuid", "nodev", "noexec"} <= set(options.split(","))
+        check = e.machine.run(["issu", "check", e.target], check=False)
+        assert (check.returncode, "no seal" in check.stdout) == (3, True)
+        execute = 'mount -o ro "$0" /mnt; /mnt/usr/bin/true; umount /mnt'
+        e.machine.run(["sh", "-euc", execute, e.target])  # control
         plan = e.machine.run(["issu", "plan", e.target], check=False)
         assert plan.returncode != 0
         assert "no seal" in plan.stdout + plan.stderr
