@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from . import (
-    __version__,
     continuity,
+    describe,
     devices,
     events,
     facts,
@@ -37,7 +37,6 @@ from . import (
     settings,
     settle,
     stage,
-    survey,
     switch,
     trust,
     uevents,
@@ -45,7 +44,6 @@ from . import (
 )  # fmt: skip
 from .errors import IssuError, Refused, SettingsError
 from .events import Event
-from .evidence import Facts
 from .finding import Finding
 from .kernelstate import Source
 from .phase import Phase
@@ -119,7 +117,7 @@ def upgrade(manager: Manager, story: Record) -> int:
     try:
         chosen = wayback.settings_of(story)
         require_choice(story)
-        examine(manager, story, chosen)
+        chosen = examine(manager, story, chosen)
         result = "failed"
         make_ready(manager, story, chosen)
         herald.announce()
@@ -164,14 +162,30 @@ def tell(story: Record, error: str) -> None:
         logger.error("this could not be kept in the history: %s", trouble)
 
 
-def examine(manager: Manager, story: Record, chosen: settings.Settings) -> None:
+def examine(
+    manager: Manager, story: Record, chosen: settings.Settings
+) -> settings.Settings:
+    """Preflight, once more for halt if a way back is not to be had with live; what it goes by."""
+    try:
+        inspect(manager, story, chosen)
+    except Refused as refusal:
+        if not story.way_back.get("reboot") or story.strategy != "live":
+            raise
+        logger.warning("going back with halt, not live: %s", refusal)
+        wayback.by_halt(story)
+        chosen = replace(chosen, strategy="halt")
+        inspect(manager, story, chosen)
+    return chosen
+
+
+def inspect(manager: Manager, story: Record, chosen: settings.Settings) -> None:
     """Preflight; raises Refused with every blocking finding. The target is left mounted."""
     target = story.target["device"]
     notify(status=f"checking {target}")
     device = devices.resolve(target)
     seen = facts.gather(manager, device, chosen)
     story.mechanism = seen.mechanism
-    story.source = source(manager, seen)
+    story.source = describe.source(manager, story, seen)
     story.target = {"device": device.node, "fstype": device.fstype}
     story.settings = asdict(chosen)
     if not preflight.may_look(preflight.judge(seen)):
@@ -189,7 +203,7 @@ def examine(manager: Manager, story: Record, chosen: settings.Settings) -> None:
         manager, facts.look(seen, root, chosen.carry_mounts), root, chosen
     )
     require(story, preflight.judge(seen))
-    describe_target(story, seen, root, chosen)
+    describe.target(story, seen, root, chosen)
     story.plan = [list(step) for step in steps]
     log_plan(steps)
     if chosen.rehearse:
@@ -202,47 +216,6 @@ def examine(manager: Manager, story: Record, chosen: settings.Settings) -> None:
 def root_dev() -> int:
     """What identifies the running root: st_dev of /."""
     return os.stat("/").st_dev  # noqa: PTH116
-
-
-def source(manager: Manager, seen: Facts) -> dict[str, object]:
-    """The running root, as the report tells it."""
-    root = mounts.mount_at("/")
-    return {
-        "device": seen.root_device, "dev": root_dev(), "fstype": root.fstype if root else "",
-        "package": __version__, "systemd": manager.version(), **facts.os_release(Path("/")),
-    }  # fmt: skip
-
-
-def describe_target(
-    story: Record, seen: Facts, root: Path, chosen: settings.Settings
-) -> None:
-    """Note what the record must know of the new root, its own [arrive] and [verify] included."""
-    tree, own = seen.tree, settings.load(root)
-    if tree:
-        story.target |= {
-            "os": tree.os, "version": tree.version, "package": tree.issu_says.split()[-1],
-            "systemd": tree.init_says.partition("(")[2].rstrip(")"),
-        }  # fmt: skip
-    story.new_dev = root.stat().st_dev
-    story.skip, story.lifted = survey.wanted(chosen, own, tree.issu_says if tree else "")
-    describe_end(story, chosen, own)
-
-
-def describe_end(story: Record, chosen: settings.Settings, own: settings.Settings) -> None:
-    """Note when the new root counts as healthy, and who accepts it; `own` are its settings."""
-    story.verify_units = sorted({*chosen.verify_units, *own.verify_units})
-    story.verify_timeout_usec = chosen.verify_timeout_usec
-    story.verify_settle_usec = max(chosen.verify_settle_usec, own.verify_settle_usec)
-    story.verify_program_timeout_usec = max(
-        chosen.verify_program_timeout_usec, own.verify_program_timeout_usec
-    )
-    # What the root that is no good did to the kernel, the way back may mend.
-    strict = "strict" in (chosen.verify_continuity, own.verify_continuity)
-    spared = story.way_back.get("reboot")
-    story.verify_continuity = "strict" if strict and not spared else "report"
-    # Whoever goes back has decided already.
-    story.accept_mode = "auto" if story.way_back else chosen.accept_mode
-    story.accept_timeout_usec = chosen.accept_timeout_usec
 
 
 def log_plan(steps: plan.Plan) -> None:

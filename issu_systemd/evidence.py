@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 SYSCTL_SINCE = (0, 3)  # [arrive] sysctl came with it
-ACCEPT_SINCE = (0, 4)  # and manual acceptance
+ACCEPT_SINCE = (0, 4)  # manual acceptance and the way back
 
 
 class Layer(NamedTuple):

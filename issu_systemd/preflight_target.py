@@ -227,11 +227,20 @@ def target_knows_acceptance(f: Facts) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def target_goes_back(f: Facts) -> Iterator[Finding]:
+    says = f.tree.issu_says if f.tree else ""
+    if f.accept_mode != "manual" and says and version(says) < ACCEPT_SINCE:
+        yield Finding(
+            "way-back", WARN, f"{says} in {f.target} would not go back by itself if the new root "
+            "is not healthy", "install a newer issu-systemd there",
+        )  # fmt: skip
+
+
 TARGET: tuple[Check, ...] = (
     target_is_not_root, target_is_the_image, the_site_is_content, target_holds_an_os,
     target_has_init, target_init_is_ours, target_init_runs, target_is_merged, target_has_us,
     target_settings_are_right, target_has_modules, kernel_of_target_waits, target_knows_sysctl,
-    target_knows_acceptance,
+    target_knows_acceptance, target_goes_back,
     target_libc_knows_the_kernel, target_systemd_takes_our_state, target_boots_alike,
     target_policy_is_ours, target_start_can_be_foreseen, target_has_a_default, no_unit_is_lost,
     target_units_can_start, owners_are_the_same,

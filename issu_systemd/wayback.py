@@ -209,6 +209,21 @@ def borne(story: Record) -> set[str]:
     return {*BEARABLE, *preflight.FORCEABLE} if story.way_back.get("reboot") else set()
 
 
+def by_halt(story: Record) -> None:
+    """Begin preflight anew for halt, after live was refused; raises IssuError.
+
+    What stood in the way of live is told of as no more than that.
+    """
+    from . import facts
+
+    if story.stage:
+        facts.unstage(Path(story.stage), made=story.stage_made)
+    story.strategy, story.stage, story.stage_made = "halt", "", False
+    for found in story.findings:
+        if found["severity"] == "block":
+            found |= {"severity": "warn", "note": "not with live"}
+
+
 def give_up(manager: Manager, story: Record, error: str) -> None:
     """The way back has failed before its switch: keep that in both histories, and reboot."""
     from . import events, outcome

@@ -276,7 +276,7 @@ def test_whoever_listens_is_told_before_anything_stops(
             heard.append(record.load().phase)
             herald.told()
 
-    monkeypatch.setattr(agent, "examine", lambda manager, story, chosen: None)
+    monkeypatch.setattr(agent, "inspect", lambda manager, story, chosen: None)
     monkeypatch.setattr(agent, "make_ready", get_ready)
     monkeypatch.setitem(agent.STRATEGIES, "halt", agent.Strategy(get_ready, leave))
     ready, thread = threading.Event(), threading.Thread(target=service)

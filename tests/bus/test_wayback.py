@@ -10,8 +10,18 @@ from typing import Any
 
 import pytest
 
-from issu_systemd import agent, arrive, continuity, mounts, record, settings, settle, wayback
-from issu_systemd.errors import Busy, NoSuchJob
+from issu_systemd import (
+    agent,
+    arrive,
+    continuity,
+    describe,
+    mounts,
+    record,
+    settings,
+    settle,
+    wayback,
+)
+from issu_systemd.errors import Busy, NoSuchJob, Refused
 from issu_systemd.phase import Phase
 from issu_systemd.record import Record
 from issu_systemd.settings import Settings
@@ -212,6 +222,30 @@ def test_one_that_is_refused(
     assert not record.WAY_BACK.exists()
 
 
+@pytest.mark.parametrize(
+    ("reboot", "strategy", "tried"),
+    [(True, "live", ["live", "halt"]), (False, "live", ["live"]), (True, "halt", ["halt"])],
+)
+def test_what_live_refuses_is_tried_with_halt(
+    pid1: Fake, monkeypatch: pytest.MonkeyPatch, reboot: bool, strategy: str, tried: list[str]
+) -> None:
+    """On the way back from a root that is no good, and only then."""
+    seen = []
+
+    def refuse(manager: Manager, story: Record, chosen: Settings) -> None:
+        assert story.strategy == chosen.strategy
+        assert [found["severity"] for found in story.findings] == ["warn"] * len(seen)
+        seen.append(chosen.strategy)
+        story.find("stray-mount", "block", "/srv is mounted")
+        raise Refused("/srv is mounted")
+
+    monkeypatch.setattr(agent, "inspect", refuse)
+    wayback.ask(way(reboot=reboot, strategy=strategy))
+    assert run_agent(monkeypatch) == agent.REFUSED
+    assert seen == tried
+    assert pid1.calls("Reboot") == (REBOOT if reboot else [])
+
+
 def test_an_upgrade_to_another_device_is_none(
     pid1: Fake, places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -297,7 +331,7 @@ def test_the_way_back_may_mend_the_kernels_state() -> None:
     strict = Settings(verify_continuity="strict")
     for back, wish in (({}, "strict"), (way(reboot=False), "strict"), (way(), "report")):
         story = Record(id="y", started="", way_back=back)
-        agent.describe_end(story, strict, Settings())
+        describe.end(story, strict, Settings())
         assert story.verify_continuity == wish
 
 

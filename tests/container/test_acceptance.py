@@ -116,7 +116,17 @@ def test_live(tmp_path: Path) -> None:
         e.machine.run(["issu", "rollback"])
         check_back(e, wait_back(e, known), "bookworm", "asked for by the operator")
         assert stays.wait(10) == -15
+
+        known = begin(e)
+        wait_waiting(e)
+        e.machine.run(["mount", "--bind", "/usr/share/doc", "/srv"])  # live would refuse
+        e.machine.run(["issu", "rollback"])
+        reports = wait_back(e, known)
+        check_back(e, reports, "bookworm", "asked for by the operator")
+        assert [report["strategy"] for report in reports] == ["live", "halt"]
+        assert "/srv is mounted" in str(reports[1]["findings"])
         assert e.machine.boot_id() == boot_id
+
         known = begin(e)
         wait_waiting(e)
         e.machine.run(["issu", "accept"])

@@ -24,7 +24,7 @@ from issu_systemd.trust import Doubts
 DEVICE = Device("/dev/sdb2", 2066, "ext4", False)
 GOOD = Facts(target="/dev/sdb2", target_dev=2066, root_dev=2049, root_device="/dev/sda1")
 TREE = Tree(os="Debian", version="13", init="/usr/lib/systemd/systemd", machine=62,
-            init_says="systemd 257 (257)", issu_says="issu 0.3.0")  # fmt: skip
+            init_says="systemd 257 (257)", issu_says="issu 0.4.0")  # fmt: skip
 
 
 @pytest.fixture

@@ -32,12 +32,18 @@ SERVED = "until systemctl is-active --quiet version-echo; do sleep 0.1; done"
 # Whether both ports are set up again; after a minute they do not come by themselves.
 FORWARDS = """
 for i in $(seq 60); do
-    ip -4 route | grep -q 10.1.0.0 && ip -4 route | grep -q 10.2.0.0 && exit 0
+    there=yes
+    for port in enp0s16 enp0s17; do
+        ip -4 address show dev $port | grep -q ' inet ' &&
+            ip -6 address show dev $port -tentative | grep -q ' fd00' || there=
+    done
+    [ -z "$there" ] || exit 0
     sleep 1
 done
 echo no
 """
 MENDED = "udevadm trigger --action=add --subsystem-match=net --settle; systemctl restart networking"
+BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
 UEVENTS = "cat /sys/kernel/uevent_seqnum"
 NEXT_ROOT = "mkdir -p /run/nextroot; mount {disk} /run/nextroot"
 HOLD = "mv /usr/lib/issu/hold{a} /usr/lib/issu/hold{b}"
@@ -113,7 +119,7 @@ class Trial:
 
 def trial(g: Guest, key: str) -> Trial:
     """Let a rival run once under traffic."""
-    modules, events = len(g.modules()), int(g.run(UEVENTS))
+    modules, events, boot = len(g.modules()), int(g.run(UEVENTS)), g.run(BOOT_ID)
     with g.traffic(RATE, TCP_PORT) as seen:
         report = RIVALS[key][1](g)
         g.run(SERVED, UPGRADE_SEC)
@@ -122,7 +128,10 @@ def trial(g: Guest, key: str) -> Trial:
     if "no" in back:  # until here it counts; the next one is to begin in good order
         g.run(MENDED, UPGRADE_SEC)
     g.run("systemctl is-system-running --wait; udevadm settle", UPGRADE_SEC, check=False)
-    same_kernel = key != "reboot"
+    same_kernel = g.run(BOOT_ID) == boot
+    if not same_kernel and key != "reboot":
+        print(f"{key}: the kernel started anew\n{g.tail()}", flush=True)
+        g.run(READY, BOOT_SEC)
     return Trial(
         key, figures.sent(seen), figures.lost(seen), figures.lost_msec(seen, load(seen)),
         figures.longest_gap(seen), figures.leaked(seen), seen["tcp"]["longest_gap"],

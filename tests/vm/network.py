@@ -65,6 +65,7 @@ iface {PORTS[i]} inet static
     up ip neigh replace {ip[0]}.2 lladdr {PEERS[i]} nud permanent dev $IFACE
     up ip route add 10.{i + 11}.0.0/16 via {ip[0]}.2 table 100
     up ip rule add from {ip[0]}.0/24 table 100 priority 100{i}
+    down ip rule del from {ip[0]}.0/24 table 100 priority 100{i}
 iface {PORTS[i]} inet6 static
     address {ip[1]}:1/64
     up ip neigh replace {ip[1]}:2 lladdr {PEERS[i]} nud permanent dev $IFACE
