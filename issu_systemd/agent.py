@@ -38,6 +38,7 @@ from . import (
     settle,
     stage,
     switch,
+    trust,
     uevents,
     watchdog,
     wayback,
@@ -195,10 +196,11 @@ def inspect(manager: Manager, story: Record, chosen: settings.Settings) -> None:
     story.stage = str(root)
     record.save(story)  # from here on a dead agent leaves a mount
     try:
-        mounts.mount(device.node, root, options="ro", fstype=device.fstype)
+        doubts = trust.mount(device, root, chosen)._asdict()
     except IssuError as error:
-        seen = replace(seen, mount_error=str(error))
-        require(story, preflight.judge(seen))
+        doubts = {"mount_error": str(error)}
+    if any(doubts.values()):
+        require(story, preflight.judge(replace(seen, **doubts)))
     seen, steps = facts.foresee(
         manager, facts.look(seen, root, chosen.carry_mounts), root, chosen
     )
@@ -206,6 +208,11 @@ def inspect(manager: Manager, story: Record, chosen: settings.Settings) -> None:
     describe.target(story, seen, root, chosen)
     story.plan = [list(step) for step in steps]
     log_plan(steps)
+    if chosen.rehearse:
+        from .rehearse import for_upgrade  # not many want it
+
+        notify(status=f"rehearsing {device.node}")
+        require(story, for_upgrade(story, chosen))
 
 
 def root_dev() -> int:

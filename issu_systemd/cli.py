@@ -93,6 +93,9 @@ def add_upgrading(verbs: Any) -> None:
     verb = verbs.add_parser("check", help="whether an upgrade would be allowed; changes nothing")
     verb.add_argument("device", metavar="DEVICE")
     add_strategy(verb)
+    verb.add_argument(
+        "--rehearse", action="store_true", help="boot it in a container, which is thrown away"
+    )
     add_options(verb, "json", "quiet", "no-legend", "no-pager")
     verb.set_defaults(act=late("commands", "check"))
 

@@ -42,8 +42,10 @@ RULES = (
     f"type='signal',sender='{BUS}',member='NameOwnerChanged',arg0='{NAME}'",
 )
 READ_SEC = 15.0  # to be activated and to answer what costs nothing
-CALL_SEC = 120.0  # the same, and somebody types a password, or a device is mounted and looked at
+CALL_SEC = 120.0  # the same, and somebody types a password, or PID 1 is busy
+CHECK_SEC = 3600.0  # the service ends what takes longer than the settings allow
 RETRY_SEC = 0.25  # between two tries to reach a bus that is away
+SIGNATURES = {str: "s", bool: "b", list: "as"}
 ID = re.compile(r"[A-Za-z0-9_]+")
 
 KINDS: dict[str, type[IssuError]] = {
@@ -250,9 +252,9 @@ def job_path(id: str) -> str:
     return f"{TOP}/job/{id}"
 
 
-def options(**values: str | list[str] | None) -> dict[str, Variant]:
+def options(**values: str | bool | list[str] | None) -> dict[str, Variant]:
     """Options as a{sv}; None and empty ones are left out."""
-    return {k: Variant("s" if isinstance(v, str) else "as", v) for k, v in values.items() if v}
+    return {k: Variant(SIGNATURES[type(v)], v) for k, v in values.items() if v}
 
 
 def plain(value: Any) -> Any:

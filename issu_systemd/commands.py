@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from . import history, show
 from .attend import Manner, attend, ended, get_report, phases_of
-from .client import JOB, Client, is_asked, job_path, options
+from .client import CHECK_SEC, JOB, Client, is_asked, job_path, options
 from .errors import InvalidArgument, IssuError, NoSuchJob, RolledBack, Unreachable
 from .follow import State, follow
 
@@ -50,8 +50,10 @@ def agent() -> AbstractContextManager[None]:
 def check(words: argparse.Namespace) -> int:
     """Say whether an upgrade would be allowed to start, and what to do if not."""
     with service("check") as client:
-        asked = options(strategy=words.strategy)
-        eligible, findings = client.call("Check", "sa{sv}", words.device, asked)
+        asked = options(strategy=words.strategy, rehearse=words.rehearse)
+        eligible, findings = client.call(
+            "Check", "sa{sv}", words.device, asked, seconds=CHECK_SEC
+        )
     if words.json != "off":
         document = {"target": words.device, "eligible": eligible, "findings": findings}
         print(show.as_json(document, words.json))

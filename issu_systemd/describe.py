@@ -40,8 +40,10 @@ def end(story: Record, chosen: settings.Settings, own: settings.Settings) -> Non
     story.verify_program_timeout_usec = max(
         chosen.verify_program_timeout_usec, own.verify_program_timeout_usec
     )
+    # What the root that is no good did to the kernel, the way back may mend.
     strict = "strict" in (chosen.verify_continuity, own.verify_continuity)
-    story.verify_continuity = "strict" if strict else "report"
+    spared = story.way_back.get("reboot")
+    story.verify_continuity = "strict" if strict and not spared else "report"
     # Whoever goes back has decided already.
     story.accept_mode = "auto" if story.way_back else chosen.accept_mode
     story.accept_timeout_usec = chosen.accept_timeout_usec

@@ -113,6 +113,8 @@ class Facts:
     claimed: bool = False  # somebody we do not see has it: LVM, RAID, swap, another namespace
     held_by: tuple[str, ...] = ()  # processes that an earlier upgrade left on the target
     mount_error: str = ""
+    verity: str = ""  # why the target is not what [stage] verity says
+    verify_command: str = ""  # why the site's own program is not content with it
     carry_files: tuple[str, ...] = ()  # patterns
     carry_journal: bool = True
     not_mounts: tuple[str, ...] = ()  # carried mounts that are none

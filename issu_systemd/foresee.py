@@ -8,20 +8,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from . import devices, facts, mounts, plan, settings, survey
-from .errors import IssuError
+from . import devices, facts, mounts, plan, settings, survey, trust
+from .errors import IssuError, Refused
+from .settings import Settings
 from .systemd import Manager
 
 
 def foresee(target: str, strategy: str | None) -> dict[str, Any]:
     """The plan for the root on a device; `strategy` None means that of the settings.
 
-    Raises IssuError when the device is none or holds no system.
+    Raises IssuError when the device is none or holds no system, Refused when it is not trusted.
     """
     chosen = settings.load()
     strategy = strategy or chosen.strategy
     device = devices.resolve(target)
-    with Manager() as manager, looked_into(device) as place:
+    with Manager() as manager, looked_into(device, chosen) as (place, doubts):
+        if any(doubts):
+            raise Refused(f"{device.node} is not trusted: {'; '.join(filter(None, doubts))}")
         system = facts.os_release(place)
         if not system["os"]:
             raise IssuError(f"{device.node} holds no operating system: no os-release in it")
@@ -35,17 +38,18 @@ def foresee(target: str, strategy: str | None) -> dict[str, Any]:
 
 
 @contextmanager
-def looked_into(device: devices.Device) -> Iterator[Path]:
+def looked_into(
+    device: devices.Device, chosen: Settings
+) -> Iterator[tuple[Path, trust.Doubts]]:
     """The device mounted read-only in a mount namespace of our own, which ends with the program.
 
-    Raises IssuError when it does not mount.
+    With a doubt nothing in it can be executed. Raises IssuError when it does not mount.
     """
     mounts.apart()
     with tempfile.TemporaryDirectory(prefix="issu-look-") as name:
         place = Path(name)
-        mounts.mount(device.node, place, options="ro", fstype=device.fstype or "auto")
         try:
-            yield place
+            yield place, trust.mount(device, place, chosen)
         finally:
             mounts.unmount_all(place)
 

@@ -8,14 +8,14 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from . import run
-from .errors import IssuError
+from . import run, settings, trust
+from .errors import IssuError, SettingsError
 from .request import Options
 
 PROGRAM = (sys.executable, "-I", "-m", "issu_systemd.check")
 AT_ONCE = 2
 WAIT_MOST = 32
-CHECK_SEC = 120.0
+CHECK_SEC = 120.0  # besides what the settings allow
 
 
 class Inquiries:
@@ -39,7 +39,7 @@ class Inquiries:
 
     async def _ask(self, target: str, options: Options) -> dict[str, Any]:
         async with self._turn:
-            said = await run.ask([*PROGRAM, target, json.dumps(asdict(options))], CHECK_SEC)
+            said = await run.ask([*PROGRAM, target, json.dumps(asdict(options))], limit(options))
         try:
             answer: dict[str, Any] = json.loads(said)
         except ValueError:
@@ -47,3 +47,17 @@ class Inquiries:
         if "error" in answer:
             raise IssuError(answer["error"], hint=answer["hint"])
         return answer
+
+
+def limit(options: Options) -> float:
+    """How long a check may take, in seconds."""
+    try:
+        chosen = settings.load()
+    except SettingsError:  # the check tells
+        return CHECK_SEC
+    allowed = CHECK_SEC + trust.seconds(chosen)
+    if options.rehearse:
+        from .rehearse import most_seconds  # not many want it
+
+        allowed += most_seconds(chosen)
+    return allowed

@@ -61,9 +61,9 @@ class Manager:
         self._watching: asyncio.Task[None] | None = None
 
     async def check(self, call: Call) -> Answer:
-        """Preflight, by a process of its own."""
-        path, options = self.wanted(call, ("strategy",))
-        await authority.require(self.bus, call, "check")
+        """Preflight, by a process of its own; to boot a device is for who may start."""
+        path, options = self.wanted(call, ("strategy", "rehearse"))
+        await authority.require(self.bus, call, "start" if options.rehearse else "check")
         found = await self._inquiries.check(path, options)
         return Answer((found["eligible"], jobs.told(found["findings"])))
 

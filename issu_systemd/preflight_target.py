@@ -20,6 +20,22 @@ def target_is_not_root(f: Facts) -> Iterator[Finding]:
         )
 
 
+def target_is_the_image(f: Facts) -> Iterator[Finding]:
+    if f.verity:
+        yield Finding(
+            "verity", BLOCK, f"{f.target} is not what [stage] verity says: {f.verity}",
+            "write the image to it again, or correct [stage] verity and verity-hashes",
+        )  # fmt: skip
+
+
+def the_site_is_content(f: Facts) -> Iterator[Finding]:
+    if f.verify_command:
+        yield Finding(
+            "verify-command", BLOCK, f"[stage] verify-command refuses {f.target}, "
+            f"{f.verify_command}", "run it by hand to see all that it says",
+        )  # fmt: skip
+
+
 def target_holds_an_os(f: Facts) -> Iterator[Finding]:
     if f.tree and not f.tree.os:
         yield Finding(
@@ -221,9 +237,10 @@ def target_goes_back(f: Facts) -> Iterator[Finding]:
 
 
 TARGET: tuple[Check, ...] = (
-    target_is_not_root, target_holds_an_os, target_has_init, target_init_is_ours, target_init_runs,
-    target_is_merged, target_has_us, target_settings_are_right, target_has_modules,
-    kernel_of_target_waits, target_knows_sysctl, target_knows_acceptance, target_goes_back,
+    target_is_not_root, target_is_the_image, the_site_is_content, target_holds_an_os,
+    target_has_init, target_init_is_ours, target_init_runs, target_is_merged, target_has_us,
+    target_settings_are_right, target_has_modules, kernel_of_target_waits, target_knows_sysctl,
+    target_knows_acceptance, target_goes_back,
     target_libc_knows_the_kernel, target_systemd_takes_our_state, target_boots_alike,
     target_policy_is_ours, target_start_can_be_foreseen, target_has_a_default, no_unit_is_lost,
     target_units_can_start, owners_are_the_same,

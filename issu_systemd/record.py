@@ -59,6 +59,7 @@ class Record:
     new_dev: int = 0  # st_dev of the root we go to
     stage: str = ""  # where the new root is mounted in the old one
     stage_made: bool = False  # that directory was ours to make
+    rehearses: bool = False  # a rehearsal runs that is to end with the upgrade
     strategy: str = "halt"
     mechanism: str | None = None
     default_target: str = ""

@@ -33,6 +33,7 @@ class Options:
 
     strategy: str | None = None
     force: tuple[str, ...] = ()
+    rehearse: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,11 @@ def options(values: Mapping[str, object], allowed: Collection[str]) -> Options:
     for id in force:
         if not isinstance(id, str) or not _FINDING.fullmatch(id):
             raise InvalidArgument(f"{shown(id)} is not the id of a finding", hint="see Check")
-    return Options(None if strategy is None else str(strategy), tuple(dict.fromkeys(force)))
+    rehearse = values.get("rehearse", False)
+    if not isinstance(rehearse, bool):
+        raise InvalidArgument("rehearse is not a boolean", hint="true or false")
+    named = None if strategy is None else str(strategy)
+    return Options(named, tuple(dict.fromkeys(force)), rehearse)
 
 
 def target(name: str) -> str:

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 POLKIT_AGENT = "/usr/bin/pkttyagent"
 AGENT_SEC = 5.0
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
+LINE_MAX = 300  # characters
 
 DEAD_SEC = 5.0  # for a process that was sent SIGKILL
 PIPE_BYTES = 64 * 1024  # all that a pipe holds, see pipe(7)
@@ -150,6 +151,12 @@ def listen(pid: int, pipe: int, deadline: float, keep: int) -> tuple[bytes, bool
     finally:
         os.close(watched)
     return output, False
+
+
+def plain(text: str) -> str:
+    """The last line of an output, fit to be shown: short, and without control characters."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return "".join(c for c in (lines or [""])[-1] if c.isprintable()).strip()[-LINE_MAX:]
 
 
 def run_inside(

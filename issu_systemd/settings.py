@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +36,13 @@ class Settings:
     stop_timeout_usec: int = 30_000_000
     keep_ipc: tuple[str, ...] = ()
     modules: str = "require"
+    rehearse: bool = False
+    rehearse_timeout_usec: int = 120_000_000
+    rehearse_skip: tuple[str, ...] = ()
+    verity: str = ""  # root hash in hexadecimal
+    verity_hashes: str = ""  # where its hash tree is
+    verify_command: tuple[str, ...] = ()
+    trust_timeout_usec: int = 300_000_000
     skip: tuple[str, ...] = ()
     sysctl: bool = False
     carry_files: tuple[str, ...] = ("/etc/machine-id", "/etc/hostname", "/etc/ssh/ssh_host_*")
@@ -115,6 +123,23 @@ def _watchdog(value: object) -> int:
     return usec
 
 
+def _path(value: object) -> str:
+    return _paths([value])[0]
+
+
+def _root_hash(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"([0-9a-fA-F]{2}){16,64}", value):
+        raise ValueError("the root hash as `veritysetup format` prints it is wanted")
+    return value.lower()
+
+
+def _command(value: object) -> tuple[str, ...]:
+    words = tuple(shlex.split(value)) if isinstance(value, str) else _strings(value)
+    if not words or not words[0].startswith("/"):
+        raise ValueError("a program by its absolute path, and its arguments, is wanted")
+    return words
+
+
 def _one_of(*choices: str) -> Callable[[object], str]:
     def parse(value: object) -> str:
         if value not in choices:
@@ -130,6 +155,13 @@ KEYS: dict[tuple[str, str], tuple[str, Callable[[object], Any]]] = {
     ("release", "stop-timeout"): ("stop_timeout_usec", timespan),
     ("release", "keep-ipc"): ("keep_ipc", _ipc),
     ("stage", "modules"): ("modules", _one_of("require", "bind")),
+    ("stage", "rehearse"): ("rehearse", _boolean),
+    ("stage", "rehearse-timeout"): ("rehearse_timeout_usec", timespan),
+    ("stage", "rehearse-skip"): ("rehearse_skip", _units),
+    ("stage", "verity"): ("verity", _root_hash),
+    ("stage", "verity-hashes"): ("verity_hashes", _path),
+    ("stage", "verify-command"): ("verify_command", _command),
+    ("stage", "verify-timeout"): ("trust_timeout_usec", timespan),
     ("arrive", "skip"): ("skip", _units),
     ("arrive", "sysctl"): ("sysctl", _boolean),
     ("carry", "files"): ("carry_files", _paths),

@@ -63,6 +63,8 @@ def undo(manager: Manager, story: Record, error: str, *, result: str = "failed")
         record.save(story)
     if story.phase is not Phase.PREFLIGHT:
         logger.error("%s; undoing the upgrade", error)
+    if story.rehearses:
+        end_rehearsal(manager)
     # Read first: PID 1 forgets a stopped unit, and when it stopped, once no drop-in names it.
     touched = story.phase in STOPPED or story.phase in (*BEYOND, Phase.BACK)
     stopped = outcome.unit_times(manager) if touched else {}
@@ -83,6 +85,14 @@ def undo(manager: Manager, story: Record, error: str, *, result: str = "failed")
         if story.phase is not Phase.PREFLIGHT:
             carry.keep_journal()
     finish(manager, story, stopped)
+
+
+def end_rehearsal(manager: Manager) -> None:
+    """End a rehearsal that the agent has not lived to end; it holds the target."""
+    deadline = time.monotonic() + BACK_SEC
+    for unit in manager.units():
+        if unit.name.startswith("issu-rehearsal@"):
+            manager.wait_job(manager.stop(unit.name), deadline)
 
 
 def restart_again(manager: Manager, story: Record) -> None:

@@ -35,6 +35,8 @@ GRACE_SEC = 2.0  # from SIGTERM to SIGKILL, and from there to the end, for who h
 POLL_SEC = 0.02
 # Findings of preflight that must not keep anybody on a root that is no good.
 BEARABLE = ("busy", "inhibited", "memory", "modules", "package-manager")
+# The old root has run here, and has changed since it was an image.
+KNOWN: dict[str, Any] = {"rehearse": False, "verity": "", "verify_command": ()}
 # Lists of settings that count from both roots: nothing is stopped or started that either forbids.
 JOINED = ("keep", "keep_ipc", "skip", "carry_mounts")
 
@@ -180,8 +182,10 @@ def settings_of(story: Record) -> Settings:
 
     Raises SettingsError; but what is wrong on a root that is no good keeps nobody there.
     """
-    if not story.way_back.get("reboot"):
+    if not story.way_back:
         return replace(settings.load(), strategy=story.strategy)
+    if not story.way_back.get("reboot"):
+        return replace(settings.load(), strategy=story.strategy, **KNOWN)
     known = {f.name for f in fields(Settings)}
     led: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
@@ -198,9 +202,8 @@ def settings_of(story: Record) -> Settings:
     }
     both["carry_mounts"] = tuple(p for p in both["carry_mounts"] if mounts.mount_at(p))
     # The old root has its own files; those here may be what is wrong. A watchdog is armed already.
-    return replace(
-        chosen, **both, strategy=story.strategy, carry_files=(), accept_mode="auto", watchdog_usec=0
-    )
+    return replace(chosen, **both, strategy=story.strategy, carry_files=(), accept_mode="auto",
+                   watchdog_usec=0, **KNOWN)  # fmt: skip
 
 
 def borne(story: Record) -> set[str]:

@@ -100,7 +100,8 @@ def test_errors_that_are_not_ours(name: str, kind: type[IssuError]) -> None:
 
 def test_options_that_are_not_given_are_left_out() -> None:
     assert options(strategy=None, force=[]) == {}
-    found = options(strategy="live", force=["a"])
+    assert options(rehearse=False) == {}
+    found = options(strategy="live", force=["a"], rehearse=True)
     assert {key: (v.signature, v.value) for key, v in found.items()} == {
-        "strategy": ("s", "live"), "force": ("as", ["a"]),
+        "strategy": ("s", "live"), "force": ("as", ["a"]), "rehearse": ("b", True),
     }  # fmt: skip

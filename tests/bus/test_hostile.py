@@ -106,11 +106,12 @@ def test_a_target_that_is_none_is_named(
         {"nosuch": Variant("s", "x")}, {"strategy": Variant("s", "both")},
         {"strategy": Variant("i", 1)}, {"strategy": Variant("as", ["live"])},
         {"strategy": Variant("v", Variant("v", Variant("u", 1)))},
-        {"force": Variant("s", "memory")}, {"force": Variant("ai", [1])},
+        {"rehearse": Variant("b", True)}, {"force": Variant("s", "memory")},
+        {"force": Variant("ai", [1])},
         {"force": Variant("as", ["a\nb"])}, {"force": Variant("as", ["x"] * 100_000)},
         {"\n": Variant("s", "")}, {"x" * 1_000_000: Variant("s", "")},
     ],
-    ids=range(11),
+    ids=range(12),
 )  # fmt: skip
 def test_an_option_that_is_wrong_is_named(
     server: tuple[Machine, int], options: dict[str, Variant]

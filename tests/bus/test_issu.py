@@ -99,6 +99,8 @@ def test_check_of_a_good_root(issu: Issu, service: Service) -> None:
     assert (done.status, done.err) == (0, "")
     assert done.out.splitlines()[-1] == f"An upgrade to {TARGET} would start."
     assert service.calls() == [["Check", "/org/issu1", TARGET, {"strategy": "live"}]]
+    assert issu("check", "--rehearse", TARGET).status == 0
+    assert service.calls()[-1] == ["Check", "/org/issu1", TARGET, {"rehearse": True}]
     assert issu("check", TARGET, "--no-legend").out.startswith("info  swap  swap is on\n")
 
 

@@ -155,9 +155,31 @@ def test_check(shared: Machine) -> None:
 
     as_user(shared, play, check=(True, False))
     assert shared.checks()[-2:] == [
-        f'{DEV}b {{"strategy": "live", "force": []}}',
-        f'{DEV}b {{"strategy": null, "force": []}}',
+        f'{DEV}b {{"strategy": "live", "force": [], "rehearse": false}}',
+        f'{DEV}b {{"strategy": null, "force": [], "rehearse": false}}',
     ]
+
+
+def test_only_who_may_start_may_have_a_device_booted(shared: Machine) -> None:
+    shared.says({"eligible": True, "findings": []})
+    before = len(shared.checks())
+
+    async def play(user: Caller, decides: Polkit) -> None:
+        words = "Check", "sa{sv}", f"{DEV}b"
+        error = await user.refused(user.ask(*words, {"rehearse": Variant("b", True)}))
+        assert error.short == "NotAuthorized"
+        assert await user.ask(*words, {"rehearse": Variant("b", False)}) == [True, []]
+        assert [asked[1] for asked in decides.asked] == [f"{NAME}.start", f"{NAME}.check"]
+
+    as_user(shared, play, check=(True, False), start=(False, False))
+    assert len(shared.checks()) == before + 1
+
+    async def granted(user: Caller, decides: Polkit) -> None:
+        options = {"rehearse": Variant("b", True)}
+        assert await user.ask("Check", "sa{sv}", f"{DEV}b", options) == [True, []]
+
+    as_user(shared, granted, start=(True, False))
+    assert shared.checks()[-1].endswith('"rehearse": true}')
 
 
 def test_check_that_fails_says_why(shared: Machine) -> None:

@@ -367,3 +367,19 @@ def test_what_is_wrong_is_told_unit_by_unit(manager: Manager, pid1: Fake) -> Non
 def test_nothing_is_undone_twice(places: Places) -> None:
     prepared(places, story_in(Phase.RELEASE))
     assert [release.undo_files() for _ in range(2)] == [True, False]
+
+
+# --- a rehearsal that the agent has not lived to end ----------------------------------------------
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_rehearsal_ends_with_its_upgrade(
+    manager: Manager, pid1: Fake, places: Places, *, ours: bool
+) -> None:
+    """And one that somebody else has asked for is left alone."""
+    pid1.be(State(units={"issu-rehearsal@dev-sdb2.service": "active", "frr.service": "active"}))
+    story = story_in(Phase.PREFLIGHT)
+    story.rehearses = ours
+    settle.undo(manager, story, "killed")
+    stopped = [call[1] for call in pid1.calls("StopUnit") if call[1] != gate.HALT]
+    assert stopped == (["issu-rehearsal@dev-sdb2.service"] if ours else [])

@@ -10,7 +10,17 @@ from typing import Any
 
 import pytest
 
-from issu_systemd import agent, arrive, continuity, mounts, record, settings, settle, wayback
+from issu_systemd import (
+    agent,
+    arrive,
+    continuity,
+    describe,
+    mounts,
+    record,
+    settings,
+    settle,
+    wayback,
+)
 from issu_systemd.errors import Busy, NoSuchJob, Refused
 from issu_systemd.phase import Phase
 from issu_systemd.record import Record
@@ -310,6 +320,26 @@ def test_the_settings_that_led_here_lead_back(monkeypatch: pytest.MonkeyPatch) -
 def test_it_looks_for_no_watchdog(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is armed is handed on; none must not be a reason to stay."""
     assert chosen(monkeypatch, Settings(), watchdog_usec=60_000_000).watchdog_usec == 0
+
+
+@pytest.mark.parametrize("reboot", [True, False])
+def test_the_old_root_is_no_image(monkeypatch: pytest.MonkeyPatch, *, reboot: bool) -> None:
+    """What was to be found out of the other root says nothing of this one."""
+    asks = {"rehearse": True, "verity": "ab" * 32, "verify_command": ("/bin/false",)}
+    monkeypatch.setattr(settings, "load", lambda: Settings(**asks))
+    story = Record(id="y", started="", settings=asks if reboot else {})
+    assert wayback.settings_of(story) == Settings(**asks)  # control: an upgrade
+    story.way_back = way(reboot=reboot)
+    found = wayback.settings_of(story)
+    assert (found.rehearse, found.verity, found.verify_command) == (False, "", ())
+
+
+def test_the_way_back_may_mend_the_kernels_state() -> None:
+    strict = Settings(verify_continuity="strict")
+    for back, wish in (({}, "strict"), (way(reboot=False), "strict"), (way(), "report")):
+        story = Record(id="y", started="", way_back=back)
+        describe.end(story, strict, Settings())
+        assert story.verify_continuity == wish
 
 
 def test_settings_that_are_wrong_keep_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rig import box, loop, traces
+from tests.rig import box, loop, net, sh, traces
 
 from .back import change_target, check_back, history_of, wait_back
 from .element import Element, element, write_settings, write_unit
@@ -108,25 +108,36 @@ def test_what_failed_before_may_fail_again(tmp_path: Path) -> None:
         assert e.upgrade()["result"] == "accepted"
 
 
+def reaches(e: Element) -> bool:
+    """Whether the element's web server is reached from outside."""
+    there = ["ip", "netns", "exec", e.machine.network.outside, "timeout", "5", "bash", "-c"]
+    return sh.run([*there, f"</dev/tcp/{net.ELEMENT}/80"], check=False).returncode == 0
+
+
 @pytest.mark.parametrize("wish", ["report", "strict"])
 def test_a_difference_in_the_kernel(tmp_path: Path, wish: str) -> None:
+    """A unit takes the network down; the old root, which knows how, brings it up again."""
+    ip = f"[Service]\nType=oneshot\nExecStart=/usr/sbin/ip link set {net.DEVICE}"
+
     def asks(root: Path) -> None:
         write_settings(root, f'[verify]\ncontinuity = "{wish}"\n')
+        write_unit(root, "brings-up.service", f"{ip} up\n")
 
-    def changes(root: Path) -> None:
-        add = "ExecStart=/usr/sbin/ip address add 192.0.2.1/32 dev lo\n"
-        write_unit(root, "adds.service", f"[Service]\nType=oneshot\n{add}")
+    def spoils(root: Path) -> None:
+        write_unit(root, "spoils.service", f"{ip} down\n")
 
-    with element(tmp_path, in_source=asks, in_target=changes) as e:
+    with element(tmp_path, in_source=asks, in_target=spoils) as e:
         known = set(e.ids())
         assert e.start()[0] == 0
         if wish == "strict":
-            reason = "the kernel's state is not as it was: address lo"
+            reason = f"the kernel's state is not as it was: network-device {net.DEVICE}"
             check_back(e, wait_back(e, known), "bookworm", reason)
+            assert reaches(e)
         else:
             report = e.wait_end(known)
             assert report["result"] == "accepted"
-            assert "192.0.2.1" in str(report["continuity"]["differences"])
+            assert net.DEVICE in str(report["continuity"]["differences"])
+            assert not reaches(e)  # control
 
 
 # Where issu-arrive.service dies on the new root, once each, and its agent on the way back.

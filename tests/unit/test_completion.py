@@ -75,6 +75,7 @@ def test_options(bash: Complete) -> None:
     assert bash("start", "--") == [
         "--force", "--help", "--no-block", "--quiet", "--strategy", "--wait"
     ]  # fmt: skip
+    assert "--rehearse" in bash("check", "--")
     assert bash("status", "--") == ["--help", "--json"]
     assert bash("start", "--strategy", "") == ["halt", "live"]
     assert bash("start", "--wait", "--no") == ["--no-block"]

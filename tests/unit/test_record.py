@@ -58,7 +58,7 @@ def full() -> Record:
         old_dev=2050,
         new_dev=2066,
         stage="/sysroot",
-        stage_made=True,
+        stage_made=True, rehearses=True,
         strategy="halt",
         mechanism="switch-root",
         default_target="multi-user.target",

@@ -57,6 +57,7 @@ def test_options() -> None:
     assert request.options({}, ["strategy"]) == Options()
     given = {"strategy": "live", "force": ["memory", "busy", "memory"]}
     assert request.options(given, ["strategy", "force"]) == Options("live", ("memory", "busy"))
+    assert request.options({"rehearse": True}, ["rehearse"]) == Options(rehearse=True)
 
 
 @pytest.mark.parametrize(
@@ -73,11 +74,13 @@ def test_options() -> None:
         ({"force": ["x" * 65]}, "xxx"),
         ({"force": ["memory"] * 65}, "force"),
         ({"force": {"memory": 1}}, "force"),
+        ({"rehearse": 1}, "rehearse is not a boolean"),
+        ({"rehearse": "true"}, "rehearse is not a boolean"),
     ],
 )
 def test_options_that_are_wrong_are_named(values: dict[str, Any], names: str) -> None:
     with pytest.raises(InvalidArgument) as error:
-        request.options(values, ["strategy", "force"])
+        request.options(values, ["strategy", "force", "rehearse"])
     assert names in error.value.sentence()
     assert "\n" not in error.value.sentence()
 

@@ -20,6 +20,17 @@ EVERY: dict[tuple[str, str], tuple[str, str, Any]] = {
     ("release", "stop-timeout"): ('"30s"', "stop_timeout_usec", 30 * SEC),
     ("release", "keep-ipc"): ('["shm:0x46494201"]', "keep_ipc", ("shm:0x46494201",)),
     ("stage", "modules"): ('"bind"', "modules", "bind"),
+    ("stage", "rehearse"): ("true", "rehearse", True),
+    ("stage", "rehearse-timeout"): ('"3min"', "rehearse_timeout_usec", 3 * MIN),
+    ("stage", "rehearse-skip"): ('["hostapd.service"]', "rehearse_skip", ("hostapd.service",)),
+    ("stage", "verity"): (f'"{"AB" * 32}"', "verity", "ab" * 32),
+    ("stage", "verity-hashes"): ('"/dev/sdb3"', "verity_hashes", "/dev/sdb3"),
+    ("stage", "verify-command"): (
+        '"/usr/local/sbin/check-image --key \'a b\'"',
+        "verify_command",
+        ("/usr/local/sbin/check-image", "--key", "a b"),
+    ),
+    ("stage", "verify-timeout"): ('"10min"', "trust_timeout_usec", 10 * MIN),
     ("arrive", "sysctl"): ("true", "sysctl", True),
     ("arrive", "skip"): ('["hw-reset@.service"]', "skip", ("hw-reset@.service",)),
     ("carry", "files"): ('["/etc/ssh/ssh_host_*"]', "carry_files", ("/etc/ssh/ssh_host_*",)),
@@ -59,6 +70,13 @@ def test_defaults_are_the_contract(tmp_path: Path) -> None:
         stop_timeout_usec=30 * SEC,
         keep_ipc=(),
         modules="require",
+        rehearse=False,
+        rehearse_timeout_usec=120 * SEC,
+        rehearse_skip=(),
+        verity="",
+        verity_hashes="",
+        verify_command=(),
+        trust_timeout_usec=5 * MIN,
         skip=(),
         sysctl=False,
         carry_files=("/etc/machine-id", "/etc/hostname", "/etc/ssh/ssh_host_*"),
@@ -290,3 +308,24 @@ def test_a_truth_value_is_no_time_span(value: object) -> None:
 def test_how_many_at_once_is_a_number_from_one_on(value: str) -> None:
     with pytest.raises(SettingsError, match=r"\[live\] parallel: a whole number"):
         parse(f"[live]\nparallel = {value}\n", "x.toml")
+
+
+# --- programs and hashes ------------------------------------------------------------------------
+
+
+def test_a_command_is_a_string_or_a_list() -> None:
+    for written in ('"/bin/check -q"', '["/bin/check", "-q"]'):
+        found = parse(f"[stage]\nverify-command = {written}\n", "x.toml")
+        assert found == {"verify_command": ("/bin/check", "-q")}
+
+
+@pytest.mark.parametrize("written", ['""', "[]", '"check"', "1", '"/bin/check \'"', "[1]"])
+def test_what_is_no_command(written: str) -> None:
+    with pytest.raises(SettingsError, match=r"x\.toml: \[stage\] verify-command"):
+        parse(f"[stage]\nverify-command = {written}\n", "x.toml")
+
+
+@pytest.mark.parametrize("written", ['""', '"abc"', f'"{"g" * 64}"', f'"0x{"a" * 62}"', "7"])
+def test_what_is_no_root_hash(written: str) -> None:
+    with pytest.raises(SettingsError, match=r"\[stage\] verity"):
+        parse(f"[stage]\nverity = {written}\n", "x.toml")

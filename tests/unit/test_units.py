@@ -13,6 +13,8 @@ GATES = sorted((ROOT / "dropins").glob("*.d"))
 HOLDS = sorted((ROOT / "dropins/hold").iterdir())
 
 IN_PROGRESS = "/run/issu/in-progress"
+REHEARSAL = "issu-rehearsal@.service"
+AT_ANY_TIME = (BUS, REHEARSAL)  # not in an upgrade only
 # Of these PID 1 stops, unmounts or ends everything: they may be given way to, and no more.
 LAST = ("shutdown", "umount", "final", "reboot", "poweroff", "halt", "kexec", "exit", "soft-reboot")
 PULLS = ("Requires", "Requisite", "Wants", "BindsTo", "PartOf", "Upholds", "OnSuccess", "OnFailure")
@@ -76,7 +78,7 @@ def test_a_unit_stays_in_an_isolate_and_stops_in_a_shutdown(unit: Path) -> None:
         assert [target for target in LAST if f"{target}.target" in everything] == []
         assert values(unit, "AllowIsolate") == ["yes"]
         return
-    assert values(unit, "IgnoreOnIsolate") == ["yes"]
+    assert values(unit, "IgnoreOnIsolate") == ([] if unit.name == REHEARSAL else ["yes"])
     assert values(unit, "Conflicts") == ["shutdown.target"]
     assert "shutdown.target" in values(unit, "Before")
 
@@ -89,7 +91,8 @@ def test_a_unit_cannot_be_enabled(unit: Path) -> None:
 
 def test_what_runs_on_arrival_runs_in_an_upgrade_only() -> None:
     for unit in UNITS:
-        if unit.name.startswith("issu-") and unit.suffix == ".service" and unit.name != BUS:
+        ours = unit.name.startswith("issu-") and unit.suffix == ".service"
+        if ours and unit.name not in AT_ANY_TIME:
             conditions = values(unit, "ConditionPathExists")
             assert conditions
             # Of several one is enough: all of them begin with "|" then, see systemd.unit(5).
@@ -119,6 +122,17 @@ def test_the_bus_service() -> None:
     assert found == ["RestrictRealtime"]
     activation = settings(ROOT / "data/dbus/org.issu1.service")
     assert ("D-BUS Service", "SystemdService", BUS) in activation
+
+
+def test_the_rehearsal_is_confined() -> None:
+    unit = ROOT / "units" / REHEARSAL
+    wanted = {
+        "PrivateNetwork": ["yes"], "DevicePolicy": ["closed"], "Delegate": ["yes"],
+        "KillSignal": ["SIGKILL"], "CollectMode": ["inactive-or-failed"],
+    }  # fmt: skip
+    assert {key: values(unit, key) for key in wanted} == wanted
+    assert values(unit, "TasksMax")
+    assert values(unit, "MemoryMax")
 
 
 # --- drop-ins that forbid a start ---------------------------------------------------------------
