@@ -83,9 +83,10 @@ test-unit: setup
 test-bus: setup
 	@$(PY) -m pytest tests/bus $(ARGS)
 
-# One at a time: a machine under test hears what the kernel says of the devices of another.
+# Two files at a time, for a machine under test mostly waits; a test marked `alone` is by itself all
+# the same. `ARGS=--numprocesses=0` is one at a time.
 test-container: setup $(DEB)
-	@$(PY) -m pytest tests/rig tests/container $(ARGS)
+	@$(PY) -m pytest --numprocesses=2 --dist=loadfile tests/rig tests/container $(ARGS)
 
 # Debian's newest systemd, another thing every day: not one of the tiers.
 test-newest: setup $(DEB)
