@@ -16,12 +16,14 @@ DEB := dist/issu-systemd_$(VERSION)_all.deb
 PACKAGED := issu_systemd units dropins data docs debian pyproject.toml README.md NEWS.md LICENSE
 SOURCES := $(shell find $(PACKAGED) -name __pycache__ -prune -o -print 2>/dev/null)
 
-.PHONY: help setup packages packages-vm deb demo bench bench-vm test test-newest lint clean $(TIERS:%=test-%)
+.PHONY: help setup packages packages-vm deb demo bench bench-vm soak test test-newest lint clean \
+	$(TIERS:%=test-%)
 
 help:
 	@echo 'make demo     upgrade a running system before your eyes'
 	echo 'make test     every tier; one alone: $(TIERS:%=make test-%)'
 	echo 'make bench    measure outages in containers; make bench-vm: packets, in a virtual machine'
+	echo 'make soak     a hundred upgrades in a container and ten in a virtual machine, under load'
 	echo 'make deb      $(DEB)'
 	echo 'make lint     the linters alone'
 	echo 'make clean    remove what make made in this tree'
@@ -64,6 +66,12 @@ bench: setup $(DEB)
 bench-vm: setup packages-vm $(DEB)
 	@$(PY) -m tests.vm.bench
 
+# Every run prints its seed: `make soak SEED=1` repeats one. SOAK= and SOAK_VM= are how many upgrades.
+soak: export SOAK ?= 100
+soak: export SOAK_VM ?= 10
+soak: setup packages-vm $(DEB)
+	@$(PY) -m pytest --capture=no tests/container/test_soak.py tests/vm/test_soak.py $(ARGS)
+
 # Tiers run from the quickest to the slowest, and the first that fails is the last that runs.
 test:
 	@times='' failed=''
@@ -83,9 +91,10 @@ test-unit: setup
 test-bus: setup
 	@$(PY) -m pytest tests/bus $(ARGS)
 
-# One at a time: a machine under test hears what the kernel says of the devices of another.
+# Two files at a time, for a machine under test mostly waits; a test marked `alone` is by itself all
+# the same. `ARGS=--numprocesses=0` is one at a time.
 test-container: setup $(DEB)
-	@$(PY) -m pytest tests/rig tests/container $(ARGS)
+	@$(PY) -m pytest --numprocesses=2 --dist=loadfile tests/rig tests/container $(ARGS)
 
 # Debian's newest systemd, another thing every day: not one of the tiers.
 test-newest: setup $(DEB)

@@ -15,16 +15,18 @@ import json
 import os
 import re
 import socket
+import stat
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from . import record
 from .errors import IssuError
 from .record import Record
+from .run import run
 from .systemd import Manager
 
 UNIT = "issu-watch.service"
@@ -38,6 +40,8 @@ LARGEST = 8192  # bytes of one event
 FIRST_FD = 3  # sd_listen_fds(3)
 FORBIDDEN = ("add", "remove", "bind", "unbind")
 OF_MOUNTS = ("bdi",)  # come and go with the mount of a file system
+# Subsystems whose devices, and what is told of them, are seen in their own network namespace only.
+OF_NETWORKS = ("net", "ieee80211")
 WAIT_SEC = 10.0
 SO_RCVBUFFORCE = 33  # socket(7); nor is this
 
@@ -72,6 +76,65 @@ def devices(sysroot: Path = Path("/sys")) -> list[str]:
     tops = (sysroot / "devices", sysroot / "module")
     found = [os.path.relpath(p, sysroot) for t in tops for p, _, f in os.walk(t) if "uevent" in f]
     return sorted(f"/{path}" for path in found)
+
+
+class Number(NamedTuple):
+    """A device number, as the file `dev` in sysfs has it."""
+
+    block: bool
+    number: str
+
+
+def of_container(
+    everything: Iterable[str], nodes: Collection[Number], sysroot: Path = Path("/sys")
+) -> list[str]:
+    """The devices that a container can have to do with: the kernel shows and tells it all of them.
+
+    They have a node in its /dev, or are of its network namespace, or one of these hangs on them.
+    Looked for beforehand, for a node may stay when its device goes. Modules are the host's.
+    """
+    own = {d for d in everything if belongs(sysroot / d.lstrip("/"), nodes)}
+    above = {str(place) for device in own for place in PurePosixPath(device).parents}
+    return [device for device in everything if device in own | above]
+
+
+def belongs(place: Path, nodes: Collection[Number]) -> bool:
+    """Whether a device has a node among these, or is seen by its network namespace alone."""
+    try:
+        subsystem = (place / "subsystem").readlink().name
+        if subsystem in OF_NETWORKS:
+            return True
+        return Number(subsystem == "block", (place / "dev").read_text().strip()) in nodes
+    except OSError:  # it has none, or has gone
+        return False
+
+
+def nodes_below(top: Path) -> set[Number]:
+    """The device numbers of all the nodes in a directory."""
+    found = set()
+    for place, _, names in os.walk(top):
+        for name in names:
+            with suppress(OSError):  # it has gone
+                status = Path(place, name).lstat()
+                if (block := stat.S_ISBLK(status.st_mode)) or stat.S_ISCHR(status.st_mode):
+                    major, minor = os.major(status.st_rdev), os.minor(status.st_rdev)
+                    found.add(Number(block, f"{major}:{minor}"))
+    return found
+
+
+def in_container() -> bool:
+    """As systemd-detect-virt(1) knows; without it every device counts."""
+    try:
+        asked = run(["systemd-detect-virt", "--quiet", "--container"], check=False)
+    except IssuError:
+        return False
+    return asked.returncode == 0
+
+
+def watched() -> list[str]:
+    """The devices of which nothing may be heard that is forbidden."""
+    everything = devices()
+    return of_container(everything, nodes_below(Path("/dev"))) if in_container() else everything
 
 
 def open_socket() -> socket.socket:
@@ -118,7 +181,7 @@ def drain(watch: socket.socket) -> tuple[list[Uevent], bool]:
 def main() -> int:
     """ExecStart= of issu-watch.service: the first time leave the socket, then read it."""
     if os.environ.get("LISTEN_FDNAMES") != NAME:
-        record.write_atomically(DEVICES, "".join(f"{device}\n" for device in devices()))
+        record.write_atomically(DEVICES, "".join(f"{device}\n" for device in watched()))
         leave_to_pid1(open_socket())
         return 0
     events, lost = drain(socket.socket(fileno=FIRST_FD))

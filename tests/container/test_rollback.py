@@ -17,8 +17,11 @@ SETTINGS = """
 [verify]
 units = ["frail.service"]
 timeout = "8s"
+settle = "1s"
 program-timeout = "2s"
 """
+SETTLE_SEC = {"dies later": 5}  # where it is to be longer than one second
+HERE = "/etc/issu/conf.d/60-here.toml"  # on the old root; the way back goes by it too
 FRAIL = "/etc/systemd/system/frail.service"
 MORE = "/etc/systemd/system/more.service"
 PROGRAM = "/etc/issu/verify.d/50-look"
@@ -69,8 +72,10 @@ def test_a_root_that_is_not_healthy(source: str, target: str) -> None:
         work, source, target, in_source=in_both, in_target=in_both
     ) as e:  # fmt: skip
         boot_id = e.machine.boot_id()
-        for files, reason in BAD.values():
+        for name, (files, reason) in BAD.items():
             change_target(e, GOOD | files)
+            settle = f'[verify]\nsettle = "{SETTLE_SEC.get(name, 1)}s"\n'
+            e.machine.path(HERE).write_text(settle)
             known = set(e.ids())
             assert e.start()[0] == 0
             check_back(e, wait_back(e, known), source, reason)

@@ -48,10 +48,10 @@ def attach(image: Path) -> Iterator[Path]:
             nodes = partitions(device)
         yield device
     finally:
+        for node in nodes:  # before the device is another process's
+            node.unlink(missing_ok=True)
         os.close(descriptor)
         wait.until(lambda: device not in attached(image), 20, f"{device} lets {image} go")
-        for node in nodes:
-            node.unlink(missing_ok=True)
 
 
 def partitions(device: Path) -> list[Path]:

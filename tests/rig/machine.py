@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import IO, Self, TypeVar
 
 from . import box, inroot, loop, net, sh, wait
-from .traces import PREFIX
+from .traces import KEPT, PREFIX
 
 T = TypeVar("T")
 POWEROFF = signal.SIGRTMIN + 4  # systemd(1): starts poweroff.target
@@ -213,7 +213,7 @@ class Machine:
     def keep_logs(self) -> Path:
         """Copy console output and journal to a directory that stays ($ISSU_LOGS); print it."""
         logs = os.environ.get("ISSU_LOGS")
-        kept = Path(tempfile.mkdtemp(prefix=f"{self.name}-failed-", dir=logs))
+        kept = Path(tempfile.mkdtemp(prefix=f"{self.name}{KEPT}", dir=logs))
         shutil.copy(self._work / "console.log", kept)
         try:
             (kept / "journal.log").write_text(self.journal())

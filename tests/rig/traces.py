@@ -14,11 +14,12 @@ from pathlib import Path
 from . import box, sh
 
 PREFIX = "issu-rig"
+KEPT = "-failed-"
 OWNER = re.compile(rf"{PREFIX}-(\d+)-")
 NETNS = Path("/run/netns")
 PROPAGATE = Path("/run/systemd/nspawn/propagate")
 FAST = Path("/dev/shm")
-ROOM = 4 << 30  # bytes free from which on images are made in memory
+ROOM = 6 << 30  # bytes free from which on images are made in memory, of two tests at a time
 
 
 def places() -> list[Path]:
@@ -40,9 +41,13 @@ def workspace() -> Iterator[Path]:
 
 
 def traces(owner: int) -> list[str]:
-    """Everything on this host that belongs to a rig run by process `owner`, as text."""
+    """Everything on this host that belongs to a rig run by process `owner`, as text.
+
+    The logs of a machine that failed are kept, and no trace.
+    """
     mark = f"{PREFIX}-{owner}-"
-    found = [str(path) for path in _paths() if path.name.startswith(mark)]
+    paths = [path for path in _paths() if KEPT not in path.name]
+    found = [str(path) for path in paths if path.name.startswith(mark)]
     found += [f"{device} over {image}" for device, image in _loops() if mark in image]
     for proc in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -71,7 +76,7 @@ def sweep() -> None:
 
 def _is_dead(name: str) -> bool:
     owner = OWNER.match(name)
-    if owner is None or "-failed-" in name:
+    if owner is None or KEPT in name:
         return False
     return not Path("/proc", owner[1]).exists()
 

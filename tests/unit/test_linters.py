@@ -252,39 +252,73 @@ def test_one_version() -> None:
 SKIPS = "import pytest\n@pytest.mark.skip(reason='no qemu')\ndef test(): ...\n"
 SKIPS_WHOLE = "import pytest\npytest.skip('no qemu', allow_module_level=True)\n"
 PASSES = "def test(): ...\n"
+WORKERS = "--numprocesses=2"
+
+
+def run_suite(
+    top: Path, tier: str, modules: dict[str, str], *options: str, ci: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """Run a test suite that consists of these modules in one tier."""
+    tests = top / "tests"
+    (tests / tier).mkdir(parents=True)
+    shutil.copy(ROOT / "tests/conftest.py", tests)
+    shutil.copy(ROOT / "pyproject.toml", top)
+    for name, text in modules.items():
+        (tests / tier / name).write_text(text)
+    env = {**os.environ, "CI": ci}
+    return call(sys.executable, "-m", "pytest", "--rootdir", top, *options, tests, env=env)
+
+
+CASES = {  # tier, module, CI, what is said
+    "CI-skip": ("vm", SKIPS, "true", "may skip where CI=true, and it did: Skipped: no qemu"),
+    "CI-skip-module": ("vm", SKIPS_WHOLE, "true", "and it did: Skipped: no qemu"),
+    "CI-skip-one": ("container", SKIPS + "def test_more(): ...\n", "true", "Skipped: no qemu"),
+    "skip-all": ("vm", SKIPS, "", "no test was executed"),
+    "CI-unit-skip-all": ("unit", SKIPS, "true", "no test was executed"),
+    "empty": ("bus", "", "", "no test was executed"),
+    "passes": ("vm", PASSES, "true", ""),
+    "CI-unit-skip-one": ("unit", SKIPS + "def test_more(): ...\n", "true", ""),
+}
+WITH_WORKERS = ("CI-skip", "CI-skip-module", "skip-all", "passes")
 
 
 @pytest.mark.parametrize(
-    ("tier", "module", "ci", "says"),
-    [
-        ("vm", SKIPS, "true", "may skip where CI=true, and it did: Skipped: no qemu"),
-        ("vm", SKIPS_WHOLE, "true", "and it did: Skipped: no qemu"),
-        ("container", SKIPS + "def test_more(): ...\n", "true", "Skipped: no qemu"),
-        ("vm", SKIPS, "", "no test was executed"),
-        ("unit", SKIPS, "true", "no test was executed"),
-        ("bus", "", "", "no test was executed"),
-        ("vm", PASSES, "true", ""),
-        ("unit", SKIPS + "def test_more(): ...\n", "true", ""),
-    ],
-    ids=[
-        "CI-skip",
-        "CI-skip-module",
-        "CI-skip-one",
-        "skip-all",
-        "CI-unit-skip-all",
-        "empty",
-        "passes",
-        "CI-unit-skip-one",
-    ],
+    ("case", "options"),
+    [(case, ()) for case in CASES] + [(case, (WORKERS,)) for case in WITH_WORKERS],
+    ids=[*CASES, *(f"{case}-workers" for case in WITH_WORKERS)],
 )
 def test_tier_fails_that_shows_nothing(
-    tmp_path: Path, tier: str, module: str, ci: str, says: str
+    tmp_path: Path, case: str, options: tuple[str, ...]
 ) -> None:
-    tests = tmp_path / "tests"
-    (tests / tier).mkdir(parents=True)
-    shutil.copy(ROOT / "tests/conftest.py", tests)
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    (tests / tier / "test_it.py").write_text(module)
-    env = {**os.environ, "CI": ci}
-    result = call(sys.executable, "-m", "pytest", "--rootdir", tmp_path, tests, env=env)
+    tier, module, ci, says = CASES[case]
+    result = run_suite(tmp_path, tier, {"test_it.py": module}, *options, ci=ci)
     assert (says in result.stdout) and (result.returncode != 0) == bool(says), result.stdout
+
+
+# Each waits for the other to begin; so one that is to run alone waits in vain.
+MEETS = """
+import pytest
+from pathlib import Path
+from time import monotonic, sleep
+pytestmark = [{marks}]
+def test():
+    Path("{top}/{me}").touch()
+    end = monotonic() + {patience}
+    while not Path("{top}/{other}").exists():
+        assert monotonic() < end, "alone"
+        sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize("marks", ["", "pytest.mark.alone"])
+def test_a_test_has_the_machine_for_itself(tmp_path: Path, marks: str) -> None:
+    patience = 1 if marks else 30
+    modules = {
+        f"test_{me}.py": MEETS.format(
+            marks=marks, top=tmp_path, me=me, other=other, patience=patience
+        )
+        for me, other in ("ab", "ba")
+    }
+    result = run_suite(tmp_path, "unit", modules, WORKERS, "--dist=loadfile")
+    # The second of two that are alone finds that the first began before.
+    assert ("1 failed, 1 passed" if marks else "2 passed") in result.stdout, result.stdout

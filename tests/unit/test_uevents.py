@@ -6,6 +6,7 @@ import json
 import os
 import random
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from issu_systemd import record, uevents
-from issu_systemd.uevents import Uevent
+from issu_systemd.errors import IssuError
+from issu_systemd.uevents import Number, Uevent
 
 DISK = "/devices/pci0000:00/0000:00:04.0/virtio1/block/vda"
 REMOVED = f"remove@{DISK}\0ACTION=remove\0DEVPATH={DISK}\0SUBSYSTEM=block\0SEQNUM=7\0".encode()
@@ -103,6 +105,115 @@ def test_devices_are_the_directories_with_an_uevent(tmp_path: Path) -> None:
     want = ["/devices/pci0", "/devices/pci0/net/eth0", "/module/xfs"]
     assert uevents.devices(tmp_path) == want
     assert uevents.devices(tmp_path / "nosuch") == []
+
+
+# --- in a container -----------------------------------------------------------------------------
+
+LOOPS = "/devices/virtual/block"
+PCI = "/devices/pci0000:00"
+KERNEL = {  # device: subsystem, number
+    f"{LOOPS}/loop0": ("block", "7:0"),
+    f"{LOOPS}/loop0/loop0p1": ("block", "259:0"),
+    f"{LOOPS}/loop1": ("block", "7:1"),
+    f"{LOOPS}/loop1/loop1p1": ("block", "259:1"),
+    "/devices/virtual/mem/null": ("mem", "1:3"),
+    "/devices/virtual/vc/vcs1": ("vc", "7:1"),  # a character device, not loop1
+    "/devices/virtual/net/eth0": ("net", ""),
+    PCI: ("", ""),
+    f"{PCI}/0000:00:04.0": ("pci", ""),
+    f"{PCI}/0000:00:04.0/net/enp0s4": ("net", ""),
+    f"{PCI}/0000:00:05.0": ("pci", ""),
+    f"{PCI}/0000:00:05.0/tty/ttyS0": ("tty", "4:64"),
+    "/module/xfs": ("module", ""),
+}
+NULL = Number(block=False, number="1:3")
+
+
+def block(*numbers: str) -> set[Number]:
+    return {Number(block=True, number=number) for number in numbers}
+
+
+@pytest.fixture
+def sysfs(tmp_path: Path) -> Path:
+    """A /sys with the devices of KERNEL."""
+    for device, (subsystem, number) in KERNEL.items():
+        place = tmp_path / device.lstrip("/")
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "uevent").touch()
+        if subsystem:
+            (place / "subsystem").symlink_to(f"/sys/class/{subsystem}")
+        if number:
+            (place / "dev").write_text(f"{number}\n")
+    return tmp_path
+
+
+NETWORK = [
+    "/devices/virtual/net/eth0", PCI, f"{PCI}/0000:00:04.0", f"{PCI}/0000:00:04.0/net/enp0s4",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("nodes", "own"),
+    [
+        (set(), []),
+        ({NULL}, ["/devices/virtual/mem/null"]),
+        (block("7:0"), [f"{LOOPS}/loop0"]),  # of its partitions it has no node
+        (block("259:1"), [f"{LOOPS}/loop1", f"{LOOPS}/loop1/loop1p1"]),  # what it lies on
+        ({Number(block=False, number="7:1")}, ["/devices/virtual/vc/vcs1"]),
+        (
+            {Number(block=False, number="4:64")},
+            [f"{PCI}/0000:00:05.0", f"{PCI}/0000:00:05.0/tty/ttyS0"],
+        ),
+    ],
+    ids=["none", "null", "disk", "partition", "character", "port"],
+)
+def test_what_a_container_can_have_to_do_with(
+    sysfs: Path, nodes: set[Number], own: list[str]
+) -> None:
+    everything = uevents.devices(sysfs)
+    assert set(everything) == set(KERNEL)
+    found = uevents.of_container(everything, nodes, sysfs)
+    assert set(found) == {*NETWORK, *own}
+    # The loop device of another container goes; and one that this one has a node of.
+    gone = [Uevent("remove", device, "block") for device in KERNEL if device.startswith(LOOPS)]
+    want = {device for device in own if device.startswith(LOOPS)}
+    assert {event.device for event in uevents.forbidden(gone, set(found))} == want
+    assert len(list(uevents.forbidden(gone, set(everything)))) == len(gone)  # control
+
+
+def test_nodes_are_found_by_their_numbers(tmp_path: Path) -> None:
+    found = uevents.nodes_below(Path("/dev"))
+    assert NULL in found
+    assert Number(block=True, number="1:3") not in found
+    (tmp_path / "null").symlink_to("/dev/null")
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "fifo")
+    assert uevents.nodes_below(tmp_path) == uevents.nodes_below(tmp_path / "nosuch") == set()
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_only_a_container_looks_at_its_nodes(
+    monkeypatch: pytest.MonkeyPatch, *, inside: bool
+) -> None:
+    """On a machine of its own every device counts, whether it has a node or not."""
+    ours = "/devices/virtual/net/lo"
+    monkeypatch.setattr(uevents, "in_container", lambda: inside)
+    monkeypatch.setattr(uevents, "devices", lambda: [ours, "/module/xfs"])
+    assert uevents.watched() == ([ours] if inside else [ours, "/module/xfs"])
+
+
+@pytest.mark.parametrize(("script", "inside"), [("exit 0", True), ("exit 1", False), ("", False)])
+def test_systemd_says_whether_it_is_a_container(
+    monkeypatch: pytest.MonkeyPatch, script: str, *, inside: bool
+) -> None:
+    def ask(argv: list[str], *, check: bool) -> subprocess.CompletedProcess[str]:
+        assert argv == ["systemd-detect-virt", "--quiet", "--container"] and not check
+        if not script:
+            raise IssuError(f"{argv[0]} is not installed")
+        return subprocess.run(["sh", "-c", script], text=True, check=False)
+
+    monkeypatch.setattr(uevents, "run", ask)
+    assert uevents.in_container() == inside
 
 
 # --- what is queued -----------------------------------------------------------------------------
@@ -212,7 +323,7 @@ def test_the_first_run_leaves_the_socket(
 ) -> None:
     left: list[socket.socket] = []
     monkeypatch.delenv("LISTEN_FDNAMES", raising=False)
-    monkeypatch.setattr(uevents, "devices", lambda: [DISK, "/module/xfs"])
+    monkeypatch.setattr(uevents, "watched", lambda: [DISK, "/module/xfs"])
     monkeypatch.setattr(uevents, "open_socket", lambda: pair[0])
     monkeypatch.setattr(uevents, "leave_to_pid1", left.append)
     assert uevents.main() == 0
