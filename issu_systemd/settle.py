@@ -16,7 +16,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from . import carry, events, facts, gate, log, netgate, outcome, plan, record, release, restart
+from . import (
+    carry,
+    events,
+    facts,
+    gate,
+    log,
+    netgate,
+    outcome,
+    plan,
+    record,
+    release,
+    restart,
+    unfinished,
+)
 from .errors import Busy, IssuError, RecordError
 from .phase import BEYOND, STOPPED, Phase
 from .record import Record
@@ -156,10 +169,13 @@ def finish(manager: Manager, story: Record, stopped: outcome.Times | None = None
     """Write the report to the history, then remove the record: the last trace on /run."""
     story.end_phase()
     try:
-        outcome.write_history(outcome.describe(manager, story, stopped))
+        document = outcome.describe(manager, story, stopped)
+        unfinished.tell(story, document)
+        outcome.write_history(document)
     except IssuError as error:  # a full disk must not keep the upgrade from its end
         logger.error("there will be no report: %s", error)
-    for path in (record.REACHED, record.VERDICT, record.RECORD):
+    leftovers = (record.REACHED, record.VERDICT, record.DIRECTORY / record.ROOM)
+    for path in (*leftovers, record.RECORD):
         path.unlink(missing_ok=True)
     events.tell_end(story)
 

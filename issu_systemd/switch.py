@@ -6,6 +6,7 @@ all four in one call and answers before it acts, so a good answer proves nothing
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 import time
@@ -50,13 +51,30 @@ def mechanism_of(manager: Manager) -> str | None:
 
 
 def check_root(root: Path, dev: int) -> None:
-    """Raise IssuError unless `root` still is the root with st_dev `dev` that was staged.
+    """Raise IssuError unless `root` still is the root with st_dev `dev`, and its device answers.
 
-    SoftReboot does not look before it has ended everything, and PID 1 without an init halts.
+    SoftReboot does not look before it has ended everything, and PID 1 without an init halts. All
+    that is looked at may be in memory while the device is gone.
     """
-    init = tree.resolve(root, INIT)
+    init, mount = tree.resolve(root, INIT), mounts.mount_at(str(root))
     if root.stat().st_dev != dev or not os.access(init, os.X_OK):
         raise IssuError(f"{root} does not hold the other root any more", hint="who unmounted it?")
+    if mount and mount.source.startswith("/dev/"):
+        try:
+            read_device(mount.source)
+        except OSError as error:
+            raise IssuError(f"{mount.source} cannot be read any more: {error.strerror}",
+                            hint="dmesg tells why") from error  # fmt: skip
+
+
+def read_device(node: str) -> None:
+    """Read the start of a block device past the page cache, see open(2) O_DIRECT."""
+    fd = os.open(node, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
+    try:
+        with mmap.mmap(-1, mmap.PAGESIZE) as page:
+            os.preadv(fd, [page], 0)
+    finally:
+        os.close(fd)
 
 
 def leave(manager: Manager, story: Record, chosen: Settings) -> None:
