@@ -5,7 +5,6 @@ that stands still at each of these places if a file in /run says so, tells the t
 itself or to the machine what the file says.
 """
 
-import shutil
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -170,6 +169,7 @@ def customize(top: Path) -> None:
         drop_in.parent.mkdir(parents=True)
         drop_in.write_text(TIMES.format(start=start))
     over = dmsetup((top / "etc/issu-root").read_text().strip())
-    shutil.copytree(over, top, dirs_exist_ok=True, symlinks=True)
+    lay = 'tar -C "$0" -c . | tar -C "$1" -x --keep-directory-symlink'
+    sh.run(["sh", "-c", lay, over, top])
     for name in ("nginx.service", "dnsmasq.service"):  # version-echo is enough of a service
         (top / "etc/systemd/system/multi-user.target.wants" / name).unlink()
