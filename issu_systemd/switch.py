@@ -6,7 +6,6 @@ all four in one call and answers before it acts, so a good answer proves nothing
 
 from __future__ import annotations
 
-import mmap
 import os
 import signal
 import time
@@ -61,20 +60,10 @@ def check_root(root: Path, dev: int) -> None:
         raise IssuError(f"{root} does not hold the other root any more", hint="who unmounted it?")
     if mount and mount.source.startswith("/dev/"):
         try:
-            read_device(mount.source)
+            mounts.read_device(mount.source)
         except OSError as error:
             raise IssuError(f"{mount.source} cannot be read any more: {error.strerror}",
                             hint="dmesg tells why") from error  # fmt: skip
-
-
-def read_device(node: str) -> None:
-    """Read the start of a block device past the page cache, see open(2) O_DIRECT."""
-    fd = os.open(node, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
-    try:
-        with mmap.mmap(-1, mmap.PAGESIZE) as page:
-            os.preadv(fd, [page], 0)
-    finally:
-        os.close(fd)
 
 
 def leave(manager: Manager, story: Record, chosen: Settings) -> None:

@@ -218,6 +218,68 @@ def test_a_boot_is_told_from_the_next() -> None:
     assert len(kernel) == 36 and began.isdigit()
 
 
+# --- the old root is told of the end ------------------------------------------------------------
+
+
+@pytest.fixture
+def there(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The history on the old root's device, seen from the new root; mounted where /run/issu is."""
+    place = record.DIRECTORY / str(machine.place).lstrip("/")
+    place.mkdir(parents=True)
+    monkeypatch.setattr(mounts, "apart", lambda: None)
+    monkeypatch.setattr(mounts, "mount", lambda node, place, *, fstype: None)
+    monkeypatch.setattr(unfinished, "run", lambda argv: None)
+    return place
+
+
+def ended(machine: Machine, there: Path, **more: Any) -> Record:
+    """An upgrade that is about to end on the new root, and another one in the history there."""
+    story = machine.story(Phase.RELEASE, **{"old_dev": 1, **more})
+    (machine.place / f"{ID}.unfinished").rename(there / f"{ID}.unfinished")
+    (machine.place / "before.json").write_text("{}")
+    return story
+
+
+def test_the_old_root_is_told(machine: Machine, there: Path) -> None:
+    story = ended(machine, there)
+    unfinished.tell(story, {"id": ID, "result": "accepted"})
+    assert {path.name for path in there.iterdir()} == {f"{ID}.json", "before.json"}
+    assert json.loads((there / f"{ID}.json").read_text())["result"] == "accepted"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"old_dev": Path("/").stat().st_dev}, {"source": {}}, {"source": {"device": "/dev/gone"}}],
+    ids=["here", "no-device", "gone"],
+)
+def test_where_there_is_nobody_to_tell(
+    machine: Machine, there: Path, more: dict[str, Any]
+) -> None:
+    story = ended(machine, there)
+    for key, value in more.items():
+        setattr(story, key, value)
+    unfinished.tell(story, {"id": ID})
+    assert [path.name for path in there.iterdir()] == [f"{ID}.unfinished"]
+
+
+def test_a_disk_that_holds_another_system_now_is_left_alone(machine: Machine, there: Path) -> None:
+    story = ended(machine, there)
+    (there / f"{ID}.unfinished").unlink()
+    unfinished.tell(story, {"id": ID})
+    assert [*there.iterdir()] == []
+
+
+def test_a_disk_that_does_not_answer_is_told_of(
+    machine: Machine, there: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise IssuError("no such file system")
+
+    monkeypatch.setattr(mounts, "mount", fails)
+    unfinished.tell(ended(machine, there), {"id": ID})
+    assert "/dev/vda could not be told" in caplog.text
+
+
 # --- in a process of its own --------------------------------------------------------------------
 
 

@@ -19,7 +19,7 @@ from .channel import Channel
 
 DATA = Path(__file__).with_name("data")
 BOOT_SEC = 180.0
-UPGRADE_SEC = 300.0
+UPGRADE_SEC = 600.0
 CHANNEL = """\
 [Unit]
 Description=Runs what comes by the second serial line

@@ -23,6 +23,7 @@ from tests.rig import cache, traces
 
 from . import cells, faults
 from .cells import Outcome, bench
+from .channel import Lost
 from .faults import FAULTS, PHASES, STRATEGIES, Cell
 
 SAFETY = Path("docs/safety.md")
@@ -74,9 +75,9 @@ def run(wanted: Sequence[Cell], results: dict[str, Any], path: Path) -> None:
                         cell = some.pop(0)
                         began = time.monotonic()
                         keep(made.run(cell), results, path)
-            except AssertionError as error:
+            except (AssertionError, Lost, OSError, ValueError) as error:
                 print(error, flush=True)
-                lost = (f"the test lost it: {str(error).splitlines()[0]}",)
+                lost = (f"the test lost it: {str(error).partition(chr(10))[0]}",)
                 seconds = time.monotonic() - began
                 keep(Outcome(cell, "?", "?", "", seconds, "", lost), results, path)
                 left = some + left
