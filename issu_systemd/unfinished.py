@@ -24,16 +24,31 @@ from .run import aside, run
 log = logging.getLogger(__name__)
 
 SUFFIX = ".unfinished"
+OURS = {"boot", "made", "roots", "phases"}  # what is read here of a provisional report
 ROOM = 256 * 1024  # bytes: room for the report, should the disk be full by then
 TELL_SEC = 15.0  # for the old root's disk
 CUT = "power was lost, or the kernel restarted, before the upgrade had ended"
 PID1 = Path("/proc/1/stat")
 
 
-def boot() -> str:
-    """What identifies this boot of this system: the kernel's, and when its PID 1 began."""
+def boot() -> dict[str, str]:
+    """What identifies this boot of this system: the kernel's id, and when its PID 1 began.
+
+    The kernel of a container goes on when the container restarts. Raises OSError, as where
+    /proc is mounted with hidepid= (proc(5)).
+    """
     began = PID1.read_text().rpartition(")")[2].split()[19]  # starttime, proc_pid_stat(5)
-    return f"{boot_id()} {began}"
+    return {"kernel": boot_id(), "began": began}
+
+
+def is_over(known: Mapping[str, str]) -> bool:
+    """Whether a boot has ended, as far as whoever asks can see."""
+    if known["kernel"] != boot_id():
+        return True
+    try:
+        return known != boot()
+    except OSError:
+        return False
 
 
 def leave(story: Record) -> None:
@@ -99,7 +114,7 @@ def of_other_boots(place: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     for path in sorted(place.glob(f"*{SUFFIX}")):
         try:
             document: dict[str, Any] = json.loads(path.read_text())
-            if document["boot"] != boot():
+            if is_over(document["boot"]) and {*document} >= OURS:
                 yield path, document
         except (OSError, ValueError, TypeError, KeyError) as error:
             log.warning("%s: %s", path, error)
@@ -121,7 +136,7 @@ def concluded(document: dict[str, Any]) -> dict[str, Any]:
     stopped = Phase.RELEASE in [phase["name"] for phase in document["phases"]]
     far = "when services had begun to stop" if stopped else "before a service was stopped"
     error = f"{CUT}, {far}; the machine came up on {came_up(document['roots'])}"
-    inner = ("boot", "made", "roots")
+    inner = OURS - {"phases"}
     return {key: value for key, value in document.items() if key not in inner} | {"error": error}
 
 

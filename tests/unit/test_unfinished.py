@@ -35,7 +35,7 @@ class Machine:
         monkeypatch.setattr(record, "DIRECTORY", top / "run")
         monkeypatch.setattr(carry, "HISTORY", self.place)
         monkeypatch.setattr(history, "PLACE", self.place)
-        monkeypatch.setattr(unfinished, "boot", lambda: f"boot {self.boots}")
+        monkeypatch.setattr(unfinished, "boot_id", lambda: f"boot {self.boots}")
         numbers = {node: number for number, node in NODES.items()}
         monkeypatch.setattr(mounts, "block_number", numbers.get)
         monkeypatch.setattr(mounts, "device_number", lambda point: self.root)
@@ -208,14 +208,21 @@ def test_a_disk_that_takes_no_word_does_not_keep_the_upgrade(
     assert "leave no word" in caplog.text
 
 
-def test_what_cannot_be_read_is_no_report(machine: Machine) -> None:
-    (machine.place / f"{ID}.unfinished").write_text("{")
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"boot": {"kernel": "other"}}'])
+def test_what_cannot_be_read_is_no_report(machine: Machine, text: str) -> None:
+    (machine.place / f"{ID}.unfinished").write_text(text)
     assert history.ids() == []
 
 
-def test_a_boot_is_told_from_the_next() -> None:
-    kernel, _, began = unfinished.boot().rpartition(" ")
-    assert len(kernel) == 36 and began.isdigit()
+def test_a_boot_is_told_from_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = unfinished.boot()
+    assert len(here["kernel"]) == 36 and here["began"].isdigit()
+    assert not unfinished.is_over(here)
+    assert unfinished.is_over(here | {"kernel": "other"})
+    assert unfinished.is_over(here | {"began": "7"})  # a container that was started again
+    monkeypatch.setattr(unfinished, "PID1", Path("/none"))  # hidden from who asks
+    assert not unfinished.is_over(here | {"began": "7"})
+    assert unfinished.is_over(here | {"kernel": "other"})
 
 
 # --- the old root is told of the end ------------------------------------------------------------
