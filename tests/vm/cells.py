@@ -120,7 +120,8 @@ class Bench:
         other = self.disk if old == g.disks[0] else Path(g.disks[0]).name
         if self.dirty or cell.fault == "root-full":
             g.run(TIDY.format(other=other))
-        watchdog = f'watchdog = "{WATCHDOG_SEC}s"' if HAS_WATCHDOG else ""
+        armed = HAS_WATCHDOG and faults.STUCK in faults.expected(cell)
+        watchdog = f'watchdog = "{WATCHDOG_SEC}s"' if armed else ""
         g.configure(SETTINGS.format(strategy=cell.strategy, watchdog=watchdog))
         self.count += 1
         name, target = f"cell{self.count}", f"/dev/{other}"
