@@ -16,14 +16,15 @@ DEB := dist/issu-systemd_$(VERSION)_all.deb
 PACKAGED := issu_systemd units dropins data docs debian pyproject.toml README.md NEWS.md LICENSE
 SOURCES := $(shell find $(PACKAGED) -name __pycache__ -prune -o -print 2>/dev/null)
 
-.PHONY: help setup packages packages-vm deb demo bench bench-vm soak test test-newest lint clean \
-	$(TIERS:%=test-%)
+.PHONY: help setup packages packages-vm deb demo bench bench-vm soak fault-matrix test test-newest \
+	lint clean $(TIERS:%=test-%)
 
 help:
 	@echo 'make demo     upgrade a running system before your eyes'
 	echo 'make test     every tier; one alone: $(TIERS:%=make test-%)'
 	echo 'make bench    measure outages in containers; make bench-vm: packets, in a virtual machine'
 	echo 'make soak     a hundred upgrades in a container and ten in a virtual machine, under load'
+	echo 'make fault-matrix   every fault at every place of an upgrade (hours; STRATEGY=, CELLS=)'
 	echo 'make deb      $(DEB)'
 	echo 'make lint     the linters alone'
 	echo 'make clean    remove what make made in this tree'
@@ -71,6 +72,9 @@ soak: export SOAK ?= 100
 soak: export SOAK_VM ?= 10
 soak: setup packages-vm $(DEB)
 	@$(PY) -m pytest --capture=no tests/container/test_soak.py tests/vm/test_soak.py $(ARGS)
+
+fault-matrix: setup packages-vm $(DEB)
+	@$(PY) -m tests.vm.matrix
 
 # Tiers run from the quickest to the slowest, and the first that fails is the last that runs.
 test:

@@ -40,6 +40,7 @@ from . import (
     switch,
     trust,
     uevents,
+    unfinished,
     watchdog,
     wayback,
 )  # fmt: skip
@@ -76,6 +77,7 @@ def main() -> int:
     try:
         with record.lock(), Manager() as manager:
             settle.complete(manager)
+            unfinished.settle()
             begin(story)
             return upgrade(manager, story)
     except (IssuError, OSError) as error:
@@ -109,6 +111,8 @@ def begin(story: Record) -> None:
     with suppress(OSError):  # a full /run is for preflight to tell
         record.save(story)
         wayback.taken(story)
+        record.reserve()
+    unfinished.leave(story)
     events.tell(Event.STARTED, story, f"upgrade to {story.target['device']}")
 
 
@@ -142,9 +146,10 @@ def is_beyond(story: Record) -> bool:
 
 
 def enter(story: Record, phase: Phase) -> None:
-    """Begin a phase, and let everybody know who reads the record."""
+    """Begin a phase, and let everybody know who reads the record, or what a power cut leaves."""
     story.enter(phase)
     record.save(story)
+    unfinished.leave(story)
 
 
 def sentence(error: Exception) -> str:
@@ -263,6 +268,7 @@ def make_ready(manager: Manager, story: Record, chosen: settings.Settings) -> No
         netstate.settle(time.monotonic() + netstate.SETTLE_SEC)
     story.continuity = continuity.snapshot(Source(points=story.carried))
     uevents.begin(manager)
+    switch.check_root(Path(story.stage), story.new_dev)
 
 
 def forget_refusals(manager: Manager, story: Record) -> None:

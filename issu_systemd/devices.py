@@ -69,6 +69,15 @@ def probe(node: str) -> str:
     return run(["blkid", "-p", "-s", "TYPE", "-o", "value", node], check=False).stdout.strip()
 
 
+def uuid_of(number: int) -> str:
+    """The UUID of the file system on a block device as udev knows it, or ""."""
+    try:
+        found = pyudev.Devices.from_device_number(pyudev.Context(), "block", number)
+    except (pyudev.DeviceNotFoundError, ValueError):
+        return ""
+    return str(found.properties.get("ID_FS_UUID", ""))
+
+
 def node_of(number: int) -> str | None:
     """The device node of a device number, or None for a file system without a device."""
     try:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 HISTORY = "/var/lib/issu/history"  # record.HISTORY
 RECORD = "/run/issu/record.json"  # record.RECORD
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
 SCHEMA = 1
 
 
@@ -43,14 +44,21 @@ def status() -> str | None:
             if story["schema"] != SCHEMA or story.get("deadline_usec"):
                 return None
             return one_line(story | {"result": None})
-        name = max(name for name in os.listdir(HISTORY) if name.endswith(".json"))  # noqa: PTH208
+        name = max(name for name in os.listdir(HISTORY) if name[0] != ".")  # noqa: PTH208
         document = read(f"{HISTORY}/{name}")
         pinned = any(found["id"] == "old-root-pinned" for found in document.get("findings", ()))
-        if document["result"] == "accepted" and not pinned:
+        boot = (document.get("continuity", {}).get("boot_id") or {}).get("after")
+        if document["result"] == "accepted" and not pinned and boot in (None, boot_id()):
             return one_line(document)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass  # cli.py says what is wrong
     return None
+
+
+def boot_id() -> str:
+    """What identifies this boot of the kernel, see random(4); raises OSError."""
+    with open(BOOT_ID) as file:  # noqa: PTH123
+        return file.read().strip()
 
 
 def read(path: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from . import glance, record
+from . import glance, record, unfinished
 from .errors import IssuError, NoSuchJob, RecordError
 
 PLACE = record.HISTORY
@@ -39,7 +39,7 @@ def last() -> dict[str, Any]:
 
 def ids() -> list[str]:
     """The ids of the reports there are, oldest first."""
-    return sorted(path.stem for path in PLACE.glob("*.json"))
+    return sorted({path.stem for path in PLACE.glob("*.json")} | unfinished.ids(PLACE))
 
 
 def rows(most: int) -> list[dict[str, Any]]:
@@ -60,6 +60,8 @@ def find(id: str) -> dict[str, Any]:
     try:
         document: dict[str, Any] = json.loads(path.read_text())
     except FileNotFoundError:
+        if cut_off := unfinished.find(PLACE, path.stem):
+            return cut_off
         known = ", ".join(ids()[-5:]) or "none"
         raise NoSuchJob(f"no upgrade {id}", hint=f"the last ones: {known}") from None
     except (OSError, ValueError) as error:
@@ -94,10 +96,25 @@ def old_root(document: dict[str, Any]) -> list[str]:
     if document.get("result") != "accepted":
         every = (find(id) for id in reversed(ids()))
         accepted = next((one for one in every if one.get("result") == "accepted"), document)
+    if came_up := restarted(accepted):
+        return [came_up]
     pins = pinned(accepted)
     if pins == []:
         return ["the old root is free now"]
     return [f"old root pinned by {pin}" for pin in pins or ()]
+
+
+def restarted(document: dict[str, Any]) -> str:
+    """That an accepted upgrade's old root runs again, "" if not: the boot loader starts it."""
+    boot = (document.get("continuity", {}).get("boot_id") or {}).get("after")
+    if document.get("result") != "accepted" or not boot or boot == glance.boot_id():
+        return ""
+    from . import devices, mounts
+
+    node = devices.node_of(mounts.device_number("/"))
+    if not node or node != document.get("source", {}).get("device"):
+        return ""
+    return f"the machine has restarted since, and runs {node}, the root that was left"
 
 
 def pinned(document: dict[str, Any]) -> list[str] | None:

@@ -175,6 +175,18 @@ def sync(point: Path) -> None:
         os.close(fd)
 
 
+def read_device(node: str) -> None:
+    """Read the start of a block device past the page cache, see open(2); raises OSError."""
+    import mmap
+
+    fd = os.open(node, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
+    try:
+        with mmap.mmap(-1, mmap.PAGESIZE) as page:
+            os.preadv(fd, [page], 0)
+    finally:
+        os.close(fd)
+
+
 def tops(points: Iterable[str]) -> list[str]:
     """Those of the mount points that lie below no other."""
     known = {*points}

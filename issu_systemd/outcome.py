@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from . import continuity, gate, mounts, plan, record, report, uevents
+from . import continuity, gate, mounts, plan, record, report, uevents, unfinished
 from .errors import IssuError
 from .kernelstate import Source
 from .phase import Phase
@@ -18,10 +18,15 @@ Times = dict[str, report.UnitTimes]
 
 
 def write_history(document: dict[str, Any]) -> None:
-    """Keep a report under its id; raises IssuError when it cannot be written."""
+    """Keep a report under its id; raises IssuError when it cannot be written.
+
+    The provisional one goes, at once if the disk is full: it has kept the room.
+    """
     path = record.HISTORY / f"{document['id']}.json"
+    word = path.with_suffix(unfinished.SUFFIX)
     try:
-        record.write_atomically(path, json.dumps(document, indent=1) + "\n")
+        record.write_atomically(path, json.dumps(document, indent=1) + "\n", spare=word)
+        word.unlink(missing_ok=True)
     except OSError as error:
         raise IssuError(f"{path}: {error.strerror}") from error
 

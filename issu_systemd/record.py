@@ -7,6 +7,7 @@ Times are CLOCK_MONOTONIC microseconds if nothing else is said; a switch does no
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -29,6 +30,8 @@ REACHED = DIRECTORY / "reached"  # FIFO: issu-reached.service tells that the ser
 HISTORY = Path("/var/lib/issu/history")  # a report an upgrade, ID.json
 WAY_BACK = DIRECTORY / "way-back.json"  # an upgrade to the old root is asked for, see wayback.py
 VERDICT = DIRECTORY / "verdict.json"  # what is to become of an upgrade that waits, see verdict.py
+ROOM = "room"  # in DIRECTORY, see reserve
+ROOM_BYTES = 1 << 20  # of the record, twice, the drop-ins and what PID 1's generators write
 SKIP = DIRECTORY / "skip"  # units the new root must not start; read by data/issu-generator
 
 
@@ -157,8 +160,28 @@ def save(record: Record, path: Path = RECORD) -> None:
     write_atomically(path, dumps(record) + "\n")
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace `path` by a file holding `text`, on disk before it is seen; raises OSError."""
+def reserve() -> None:
+    """Keep room on /run for what an upgrade writes there, whoever fills it meanwhile."""
+    (DIRECTORY / ROOM).write_bytes(bytes(ROOM_BYTES))
+
+
+def write_atomically(path: Path, text: str, *, spare: Path | None = None) -> None:
+    """Replace `path` by a file holding `text`, on disk before it is seen; raises OSError.
+
+    On a full disk `spare` goes first to make room, by default what was reserved on /run.
+    """
+    try:
+        replace(path, text)
+    except OSError as error:
+        room = spare or DIRECTORY / ROOM
+        if error.errno != errno.ENOSPC or not room.exists():
+            raise
+        room.unlink()
+        replace(path, text)
+
+
+def replace(path: Path, text: str) -> None:
+    """Replace `path` by a file holding `text` if there is room for both; raises OSError."""
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.new")
     try:

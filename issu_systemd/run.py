@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from signal import SIG_IGN, SIGHUP, SIGINT, SIGQUIT, SIGTERM, getsignal
@@ -157,6 +157,29 @@ def plain(text: str) -> str:
     """The last line of an output, fit to be shown: short, and without control characters."""
     lines = [line for line in text.splitlines() if line.strip()]
     return "".join(c for c in (lines or [""])[-1] if c.isprintable()).strip()[-LINE_MAX:]
+
+
+def aside(work: Callable[[], None], timeout: float) -> bool:
+    """Run a function in a child process, for `timeout` seconds at most; whether it succeeded."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        except (IssuError, OSError) as error:
+            log.warning("%s", error)
+        finally:
+            os._exit(status)
+    watched = os.pidfd_open(pid)
+    try:
+        if not select.select([watched], [], [], timeout)[0]:
+            os.kill(pid, signal.SIGKILL)
+            select.select([watched], [], [], DEAD_SEC)  # the kernel may hold it
+        ended, status = os.waitpid(pid, os.WNOHANG)
+    finally:
+        os.close(watched)
+    return ended == pid and status == 0
 
 
 def run_inside(

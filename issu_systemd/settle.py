@@ -29,6 +29,7 @@ from . import (
     record,
     release,
     restart,
+    unfinished,
     watchdog,
 )  # fmt: skip
 from .errors import Busy, IssuError, RecordError
@@ -186,10 +187,13 @@ def finish(manager: Manager, story: Record, stopped: outcome.Times | None = None
         watchdog.disarm(story)
     story.end_phase()
     try:
-        outcome.write_history(outcome.describe(manager, story, stopped))
+        document = outcome.describe(manager, story, stopped)
+        unfinished.tell(story, document)
+        outcome.write_history(document)
     except IssuError as error:  # a full disk must not keep the upgrade from its end
         logger.error("there will be no report: %s", error)
-    for path in (record.REACHED, record.VERDICT, record.RECORD):
+    leftovers = (record.REACHED, record.VERDICT, record.DIRECTORY / record.ROOM)
+    for path in (*leftovers, record.RECORD):
         path.unlink(missing_ok=True)
     events.tell_end(story)
 

@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from . import carry, firstboot, modules, mounts, warm
+from . import carry, firstboot, modules, mounts, unfinished, warm
 from .settings import Settings
 
 log = logging.getLogger(__name__)
@@ -21,6 +21,7 @@ def stage(root: Path, chosen: Settings) -> None:
     mounts.remount(root, "rw")
     for path in carry.files(chosen.carry_files, root):
         log.info("stage: carried %s", path)
+    unfinished.sweep(root)
     carry.history(root)
     if chosen.modules == "bind":
         modules.copy(root)

@@ -50,13 +50,20 @@ def mechanism_of(manager: Manager) -> str | None:
 
 
 def check_root(root: Path, dev: int) -> None:
-    """Raise IssuError unless `root` still is the root with st_dev `dev` that was staged.
+    """Raise IssuError unless `root` still is the root with st_dev `dev`, and its device answers.
 
-    SoftReboot does not look before it has ended everything, and PID 1 without an init halts.
+    SoftReboot does not look before it has ended everything, and PID 1 without an init halts. All
+    that is looked at may be in memory while the device is gone.
     """
-    init = tree.resolve(root, INIT)
+    init, mount = tree.resolve(root, INIT), mounts.mount_at(str(root))
     if root.stat().st_dev != dev or not os.access(init, os.X_OK):
         raise IssuError(f"{root} does not hold the other root any more", hint="who unmounted it?")
+    if mount and mount.source.startswith("/dev/"):
+        try:
+            mounts.read_device(mount.source)
+        except OSError as error:
+            raise IssuError(f"{mount.source} cannot be read any more: {error.strerror}",
+                            hint="dmesg tells why") from error  # fmt: skip
 
 
 def leave(manager: Manager, story: Record, chosen: Settings) -> None:

@@ -10,7 +10,7 @@ import os
 import time
 from pathlib import Path
 
-from . import plan, record
+from . import mounts, plan, record
 from .errors import IssuError
 from .phase import Phase
 from .record import Record
@@ -28,7 +28,7 @@ def verify(manager: Manager, story: Record) -> list[str]:
     """Wait until healthy or until the times of [verify] are over; what is wrong."""
     return [
         *not_reached(manager, story), *not_settled(manager, story), *failed(manager, story),
-        *refused_by_programs(story), *kernel_differs(story),
+        *refused_by_programs(story), *kernel_differs(story), *disk_gone(story),
     ]  # fmt: skip
 
 
@@ -131,3 +131,15 @@ def kernel_differs(story: Record) -> list[str]:
         return []
     more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
     return [f"the kernel's state is not as it was: {', '.join(found[:NAMED])}{more}"]
+
+
+def disk_gone(story: Record) -> list[str]:
+    """The new root's device, if it cannot be read: what runs may be in memory, all of it."""
+    node = str(story.target.get("device") or "")
+    if not node.startswith("/dev/"):
+        return []
+    try:
+        mounts.read_device(node)
+    except OSError as error:
+        return [f"{node}, which holds the new root, cannot be read: {error.strerror}"]
+    return []

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from issu_systemd import switch
+from issu_systemd import mounts, switch
 from issu_systemd.errors import IssuError
 from issu_systemd.systemd import Manager
 from tests.bus.fake import Fake, State
@@ -95,6 +95,27 @@ def test_a_refusal_is_told_at_once(
     name = next(name for name, known in switch.METHODS.items() if known == method)
     with pytest.raises(IssuError, match=text):
         switch.switch(manager, ROOT, name)
+
+
+@pytest.mark.parametrize(
+    ("source", "known"), [("/dev/issu-gone", False), ("tmpfs", True)], ids=["gone", "no-device"]
+)
+def test_a_device_that_cannot_be_read_is_not_left_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, known: bool
+) -> None:
+    """The file system may look as ever: it is in memory."""
+    init = tmp_path / switch.INIT.lstrip("/")
+    init.parent.mkdir(parents=True)
+    init.touch(mode=0o755)
+    line = f"25 1 8:1 / {tmp_path} rw - ext4 {source} rw"
+    monkeypatch.setattr(mounts, "mount_at", lambda point: mounts.parse(line)[0])
+    dev = tmp_path.stat().st_dev
+    if known:
+        switch.check_root(tmp_path, dev)
+        return
+    with pytest.raises(IssuError, match=f"{source} cannot be read any more") as caught:
+        switch.check_root(tmp_path, dev)
+    assert caught.value.hint
 
 
 AGENT = """

@@ -180,3 +180,19 @@ def test_all_troubles_are_told(
     assert len(troubles) == len(words)
     for trouble, word in zip(troubles, words, strict=True):
         assert word in trouble
+
+
+# --- the disk -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("device", "told"), [("/dev/issu-gone", 1), ("", 0), ("rootfs", 0)], ids=["gone", "none", "no"]
+)
+def test_a_root_whose_disk_is_gone(
+    manager: Manager, pid1: Fake, device: str, told: int
+) -> None:
+    """All that runs may be in memory, and look as ever."""
+    pid1.be(State(units=UP))
+    troubles = verify.verify(manager, asks(verify_units=[], target={"device": device}))
+    assert len(troubles) == told
+    assert all(f"{device}, which holds the new root, cannot be read" in t for t in troubles)

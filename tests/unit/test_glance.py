@@ -16,6 +16,7 @@ from issu_systemd.record import Record
 
 ROOT = Path(__file__).parents[2]
 REPORT = json.loads((ROOT / "tests/unit/data/report-accepted.json").read_text())
+OTHER_BOOT = {"boot_id": {"after": "0"}}
 PINNED = {"id": "old-root-pinned", "severity": "warn", "text": "", "way_out": ""}
 
 
@@ -31,7 +32,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def report(place: Path, id: str, **more: Any) -> None:
-    (place / f"{id}.json").write_text(json.dumps(REPORT | {"id": id} | more))
+    boot = {"boot_id": {"after": glance.boot_id()}}
+    document = REPORT | {"id": id, "continuity": boot} | more
+    (place / f"{id}.json").write_text(json.dumps(document))
 
 
 def at_leisure(capsys: pytest.CaptureFixture[str]) -> str:
@@ -60,7 +63,9 @@ def test_the_one_that_runs(
 
 
 @pytest.mark.parametrize(
-    "more", [{"result": "failed"}, {"findings": [PINNED]}, {"findings": None}], ids=str
+    "more",
+    [{"result": "failed"}, {"findings": [PINNED]}, {"findings": None}, {"continuity": OTHER_BOOT}],
+    ids=str,
 )
 def test_what_takes_more_is_left_to_others(place: Path, more: dict[str, Any]) -> None:
     report(place, "b")

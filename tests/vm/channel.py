@@ -25,6 +25,7 @@ class Channel:
                 raise Lost(f"{path} does not appear")
             time.sleep(POLL_SEC)
         self.left = b""
+        self.others: list[dict[str, Any]] = []  # messages that came before an answer
         self.ids = count(1)
 
     def read(self, timeout: float) -> dict[str, Any]:
@@ -61,6 +62,15 @@ class Channel:
             if found.get("id") == me:
                 assert not check or found["code"] == 0, f"{script}: {found['out']}"
                 return str(found["out"])
+            if "id" not in found:
+                self.others.append(found)
+
+    def wait(self, key: str, value: str, timeout: float) -> None:
+        """Wait until somebody in the guest says so, or has said so since; raises Lost."""
+        deadline = time.monotonic() + timeout
+        while not any(found.get(key) == value for found in self.others):
+            self.others = [self.read(deadline - time.monotonic())]
+        self.others.clear()
 
     def hello(self, timeout: float) -> str:
         """Wait until the guest's side has started, again or for the first time; its root."""

@@ -19,7 +19,7 @@ from .channel import Channel
 
 DATA = Path(__file__).with_name("data")
 BOOT_SEC = 180.0
-UPGRADE_SEC = 300.0
+UPGRADE_SEC = 600.0
 CHANNEL = """\
 [Unit]
 Description=Runs what comes by the second serial line
@@ -29,7 +29,7 @@ Restart=on-failure
 """
 # virtme hides the root's own modules and fstab while it boots: bring the guest to where an ordinary
 # boot would be. Without autofs4, which PID 1 loads by itself, automount units would fail.
-READY = """
+START = """
 set -e
 umount /usr/lib/modules /etc/fstab
 udevadm trigger --type=all --action=add --settle
@@ -37,14 +37,18 @@ modprobe autofs4
 systemctl reset-failed
 systemctl restart nftables.service
 systemctl start multi-user.target
+"""
+QUIET = """
+until [ -z "$(systemctl list-jobs --no-legend)" ]; do sleep 0.2; done
+systemctl is-system-running --wait || systemctl --failed
+"""
+READY = f"""{START}
 for port in enp0s16 enp0s17; do
     until ip -4 address show dev $port | grep -q ' inet ' &&
         ip -6 address show dev $port -tentative | grep -q ' fd00'; do sleep 0.2; done
 done
 until [ -n "$(ip route show table 100)" ]; do sleep 0.2; done
-until [ -z "$(systemctl list-jobs --no-legend)" ]; do sleep 0.2; done
-systemctl is-system-running --wait || systemctl --failed
-"""
+{QUIET}"""
 ENDED = "while [ -e /run/issu/record.json ]; do sleep 0.2; done"
 # Work as much as an upgrade does, and change nothing.
 BUSY = "for i in 1 2; do (timeout 10 sh -c 'while :; do :; done' &) ; done; sleep 10"
@@ -64,16 +68,42 @@ def fit_out(top: Path, modules: Path, settings: str, customize: Sequence[Customi
 
 @dataclass
 class Guest:
-    """A guest that runs; `disks` are its roots' devices, the first is the one it booted from."""
+    """A guest; `disks` are its roots' devices, the first is the one it boots from, every time.
 
-    process: "subprocess.Popen[str]"
-    channel: Channel
+    `argv` starts it, `ready` is what a boot does once it can be talked to.
+    """
+
+    argv: Sequence[str | Path]
     work: Path
-    console: Path
     disks: tuple[str, str]
-    root: str
-    settings: str = ""
-    testers: list["subprocess.Popen[str]"] = field(default_factory=list)
+    ready: str = READY
+    root: str = ""
+    process: "subprocess.Popen[str]" = field(init=False)
+    channel: Channel = field(init=False)
+
+    @property
+    def console(self) -> Path:
+        """What its console said, in every boot."""
+        return self.work / "console"
+
+    def boot(self) -> None:
+        """Start it from its disks, and wait until it is in service."""
+        line = self.work / "line"
+        line.unlink(missing_ok=True)
+        env = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        with self.console.open("a") as log:
+            self.process = sh.popen([str(a) for a in self.argv], stdout=log, stderr=log, env=env)
+        self.channel = Channel(line)
+        try:
+            self.root = self.channel.hello(BOOT_SEC)
+        except Exception:
+            raise AssertionError(self.tail()) from None
+        self.run(self.ready, BOOT_SEC)
+
+    def cut(self) -> None:
+        """Cut its power."""
+        sh.kill(self.process)
+        self.channel.socket.close()
 
     def run(self, script: str, timeout: float = 120, *, check: bool = True) -> str:
         """What a shell script prints in the guest."""
@@ -164,37 +194,29 @@ def images(
 def guest(
     work: Path, suites: tuple[str, str], *, kernel_of: str = "bookworm", settings: str = "",
     customize: Sequence[Customize] = (), partitions: bool = False, options: str = "",
+    ready: str = READY, cpus: int = 2,
 ) -> Iterator[Guest]:  # fmt: skip
     """A guest that runs the first of the two suites on the kernel of `kernel_of`."""
     top = kernel.tree(kernel_of)
     disks, devices = images(
         work, suites, top / "lib/modules", settings, customize, partitions=partitions
     )
-    line = work / "line"
-    argv = [
+    argv: list[str | Path] = [
         "vng", "--run", kernel.image(top), "--systemd", "--root-disk", disks[0],
         "--root-dev", devices[0], "--root-fstype", "ext4", "--rw",
         *(word for disk in disks[1:] for word in ("--disk", str(disk))),
-        "--force-9p", "--memory", "1G", "--cpus", "2", "--verbose",
+        "--force-9p", "--memory", "1G", "--cpus", str(cpus), "--verbose",
         *([] if has_kvm() else ["--disable-kvm"]),
-        f"--qemu-opts=-serial unix:{line},server=on,wait=off "
+        f"--qemu-opts=-serial unix:{work}/line,server=on,wait=off "
         f"{nic(work, 0)} {nic(work, 1)} {processor()} {options}",
     ]  # fmt: skip
-    console = work / "console"
-    env = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    with console.open("w") as log:
-        process = sh.popen([str(a) for a in argv], stdout=log, stderr=log, env=env)
+    found = Guest(argv, work, devices, ready)
     try:
-        channel = Channel(line)
-        found = Guest(process, channel, work, console, devices, "")
-        try:
-            found.root = channel.hello(BOOT_SEC)
-        except Exception:
-            raise AssertionError(found.tail()) from None
-        channel.run(READY, BOOT_SEC)
+        found.boot()
         yield found
     finally:
-        sh.kill(process)
+        if hasattr(found, "process"):
+            sh.kill(found.process)
 
 
 def processor() -> str:

@@ -143,7 +143,7 @@ def test_kernel_is_untouched_and_no_packet_lost(
             # A socket and a slice stay as they are in PID 1; the limits of cgroups are in force.
             assert (g.run(INVOCATIONS) == invocations) == (strategy == "live")
             assert g.run(LIMITS).split() == [str(64 << 20), "50"]
-            assert int(g.run(unmounted)) == before + 1
+            assert int(g.run(unmounted)) > before  # again when it was told of the end
             waits = [f["text"] for f in report["findings"] if f["id"] == "kernel-waits"]
             assert bool(waits) == (kernel_of == "bookworm"), report["findings"]
         # The disk of the root that was left can be taken and formatted anew.
