@@ -1,11 +1,13 @@
 """Frames received over time, one row a rival, as an SVG."""
 
 from html import escape
+from statistics import median
 
 from .traffic import BIN_USEC
 
 WIDTH, ROW, LEFT, TOP = 900, 70, 170, 30  # pixels
 STEP_USEC = 200_000  # one point of the line
+CUT = 2  # times what usually comes
 STYLE = (
     "text{font:12px sans-serif;fill:#333}.line{fill:#cfe3f5;stroke:#2b6cb0;stroke-width:1}"
     ".axis{stroke:#999;stroke-width:1}"
@@ -13,8 +15,12 @@ STYLE = (
 
 
 def svg(rows: dict[str, list[int]]) -> str:
-    """The picture; each row is scaled to its own largest value, all have one time axis."""
+    """The picture; all rows have one time axis and one scale.
+
+    What had to wait on the wire comes all at once when a port is up again: that peak is cut off.
+    """
     points = {title: coarse(bins) for title, bins in rows.items()}
+    usual = max((median(line) for line in points.values() if line), default=1) or 1
     longest = max((len(line) for line in points.values()), default=1) or 1
     height = TOP + ROW * len(rows) + 30
     parts = [
@@ -23,7 +29,7 @@ def svg(rows: dict[str, list[int]]) -> str:
         f'<text x="{LEFT}" y="18">frames received in {STEP_USEC / 1e6:g} s each</text>',
     ]
     for number, (title, line) in enumerate(points.items()):
-        parts += row(title, line, TOP + ROW * number, longest)
+        parts += row(title, line, TOP + ROW * number, longest, usual * CUT)
     parts += axis(longest, height - 30)
     return "\n".join([*parts, "</svg>"]) + "\n"
 
@@ -34,12 +40,12 @@ def coarse(bins: list[int]) -> list[int]:
     return [sum(bins[i : i + size]) for i in range(0, len(bins) - size + 1, size)]
 
 
-def row(title: str, line: list[int], top: int, longest: int) -> list[str]:
+def row(title: str, line: list[int], top: int, longest: int, most: float) -> list[str]:
     """One rival."""
-    base, most = top + ROW - 10, max(line, default=1) or 1
+    base = top + ROW - 10
     scale = (WIDTH - LEFT - 20) / longest
     places = [
-        f"{LEFT + i * scale:.1f},{base - value / most * (ROW - 20):.1f}"
+        f"{LEFT + i * scale:.1f},{base - min(value / most, 1) * (ROW - 20):.1f}"
         for i, value in enumerate(line)
     ]
     end = f"{LEFT + max(len(line) - 1, 0) * scale:.1f},{base}"

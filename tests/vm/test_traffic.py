@@ -145,4 +145,6 @@ def test_knock_and_answer() -> None:
 def test_picture() -> None:
     bins = [5] * 500
     drawn = picture.svg({"a <b>": bins, "none": []})
+    assert picture.svg({"a": [*bins, *[9] * 10]}) != picture.svg({"a": [*bins, *[7] * 10]})
+    assert picture.svg({"a": [*bins, *[99] * 10]}) == picture.svg({"a": [*bins, *[77] * 10]})
     assert "a &lt;b&gt;" in drawn and drawn.count("<polygon") == 2
