@@ -35,7 +35,8 @@ ACCEPT = (
     "export SYSTEMD_RELAX_ESP_CHECKS=1 ISSU_BOOT_LOADER=systemd-boot "
     f"ISSU_SOURCE=/dev/{{source}} ISSU_TARGET=/dev/{{target}}; {PROGRAM}"
 )
-CHOSEN = f"tail -c +5 {VARIABLES}/LoaderEntryDefault-{LOADER} | tr -d '\\0'"
+# It has no lseek(2).
+CHOSEN = f"cat {VARIABLES}/LoaderEntryDefault-{LOADER} | tail -c +5 | tr -d '\\0'"
 FILES = "find /efi -type f -exec sha256sum {} + | sort"
 
 
