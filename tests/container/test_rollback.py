@@ -135,7 +135,7 @@ def test_a_difference_in_the_kernel(tmp_path: Path, wish: str) -> None:
         known = set(e.ids())
         assert e.start()[0] == 0
         if wish == "strict":
-            reason = f"the kernel's state is not as it was: network-device {net.DEVICE}"
+            reason = f"the kernel's state is not as it was: address {net.DEVICE} {net.ELEMENT6}"
             check_back(e, wait_back(e, known), "bookworm", reason)
             assert reaches(e)
         else:
