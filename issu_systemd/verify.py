@@ -26,19 +26,21 @@ NAMED = 5  # differences of the kernel's state that the error names, of any numb
 
 def verify(manager: Manager, story: Record) -> list[str]:
     """Wait until healthy or until the times of [verify] are over; what is wrong."""
+    late = not_reached(manager, story)
     return [
-        *not_reached(manager, story), *not_settled(manager, story), *failed(manager, story),
+        *late.values(), *not_settled(manager, story, {*late}), *failed(manager, story),
         *refused_by_programs(story), *kernel_differs(story), *disk_gone(story),
     ]  # fmt: skip
 
 
-def not_reached(manager: Manager, story: Record) -> list[str]:
-    """The default target, and what [verify] units names, that are not active in time."""
+def not_reached(manager: Manager, story: Record) -> dict[str, str]:
+    """What is said of the default target and of [verify] units that are not active in time."""
     deadline = ((story.start_of(Phase.VERIFY) or 0) + story.verify_timeout_usec) / 1_000_000
     wanted = [manager.default_target(), *story.verify_units]
     manager.wait_until(lambda: not missing(manager, wanted), deadline)
     seconds = story.verify_timeout_usec / 1_000_000
-    return [f"{unit} is {state} after {seconds:g} s" for unit, state in missing(manager, wanted)]
+    return {unit: f"{unit} is {state} after {seconds:g} s"
+            for unit, state in missing(manager, wanted)}  # fmt: skip
 
 
 def missing(manager: Manager, wanted: list[str]) -> list[tuple[str, str]]:
@@ -47,17 +49,20 @@ def missing(manager: Manager, wanted: list[str]) -> list[tuple[str, str]]:
     return [(u, states.get(u, "not loaded")) for u in wanted if states.get(u) != "active"]
 
 
-def not_settled(manager: Manager, story: Record) -> list[str]:
-    """Those of [verify] units that are active but do not stay so for [verify] settle."""
-    first = {unit: entered(manager, unit) for unit in story.verify_units}
-    up = {unit: since for unit, since in first.items() if since is not None}
-    end = (max(up.values(), default=0) + story.verify_settle_usec) / 1_000_000
+def not_settled(manager: Manager, story: Record, late: set[str]) -> list[str]:
+    """Those of [verify] units that were active in time and do not stay so for [verify] settle.
+
+    One that crashes again and again may have been active for an instant, and be so no more.
+    """
+    first = {unit: entered(manager, unit) for unit in story.verify_units if unit not in late}
+    up = [since for since in first.values() if since is not None]
+    end = (max(up, default=0) + story.verify_settle_usec) / 1_000_000
 
     def left() -> list[str]:
-        return [unit for unit, since in up.items() if entered(manager, unit) != since]
+        return [u for u, since in first.items() if since is None or entered(manager, u) != since]
 
     if up:
-        manager.wait_until(lambda: len(left()) == len(up), end)
+        manager.wait_until(lambda: len(left()) == len(first), end)
     states = {unit.name: unit.active for unit in manager.units()}
     seconds = story.verify_settle_usec / 1_000_000
     return [

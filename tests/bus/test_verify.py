@@ -72,7 +72,15 @@ def test_a_unit_that_leaves_and_comes_again(
     monkeypatch.setattr(verify, "entered", lambda manager, unit: next(stamps, 2))
     pid1.be(State(units=UP))
     told = "frr.service did not stay active for 0.3 s: it is active again"
-    assert verify.not_settled(manager, asks()) == [told]
+    assert verify.not_settled(manager, asks(), set()) == [told]
+
+
+def test_a_unit_that_crashes_again_and_again(manager: Manager, pid1: Fake) -> None:
+    """It was seen active, and is on its way to the next try when it is looked at again."""
+    pid1.be(State(units=UP | {"frr.service": "activating"}))
+    told = "frr.service did not stay active for 0.3 s: it is activating"
+    assert verify.not_settled(manager, asks(), set()) == [told]
+    assert verify.not_settled(manager, asks(), {"frr.service"}) == []  # told already
 
 
 # --- failed -------------------------------------------------------------------------------------

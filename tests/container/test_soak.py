@@ -149,6 +149,7 @@ def test_soak(tmp_path: Path) -> None:
             else:
                 report = upgrade_by_halt(e, target)
             expect_complete(report, strategy, *(tuple(SUITES) if there else tuple(SUITES)[::-1]))
+            e.wait_quiet()
             check_traces(e)
             assert e.machine.state() == "running"
             reports.append(report)
