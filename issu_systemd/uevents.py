@@ -42,7 +42,7 @@ FORBIDDEN = ("add", "remove", "bind", "unbind")
 OF_MOUNTS = ("bdi",)  # come and go with the mount of a file system
 # Subsystems whose devices, and what is told of them, are seen in their own network namespace only.
 OF_NETWORKS = ("net", "ieee80211")
-WAIT_SEC = 10.0
+WAIT_SEC = 60.0  # a machine whose services all start at once is slow
 SO_RCVBUFFORCE = 33  # socket(7); nor is this
 
 
@@ -213,8 +213,9 @@ def collect(manager: Manager, story: Record) -> dict[str, Any] | None:
                    f"journalctl -u {UNIT}")  # fmt: skip
         return None
     finally:
-        with suppress(IssuError):
-            manager.stop(UNIT)
+        with suppress(IssuError):  # what is late would fail without its files, and stay failed
+            manager.wait_job(manager.stop(UNIT), time.monotonic() + WAIT_SEC)
+            manager.call("ResetFailedUnit", "s", UNIT)
         for path in (DEVICES, FOUND):
             path.unlink(missing_ok=True)
     if document["lost"]:

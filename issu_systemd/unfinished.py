@@ -186,7 +186,7 @@ def tidy(root: Path, path: Path, document: Mapping[str, Any]) -> None:
 
 
 def tell(story: Record, document: dict[str, Any]) -> None:
-    """At the end on the new root: let the old root know it too, should it ever come up again.
+    """At the end on the new root: let the old root know it too, should it come up again.
 
     In a process of its own, for what that disk may do now; only where our word is, for what that
     disk may be now.
@@ -201,10 +201,12 @@ def tell(story: Record, document: dict[str, Any]) -> None:
         mounts.apart()
         mounts.mount(node, there, fstype=str(story.source.get("fstype") or "auto"))
         place = carry.inside(there, str(record.HISTORY))
-        if (place / f"{story.id}{SUFFIX}").exists():
+        word = place / f"{story.id}{SUFFIX}"
+        if word.exists():
             carry.history(there)
-            record.write_atomically(place / f"{story.id}.json", json.dumps(document, indent=1))
-            (place / f"{story.id}{SUFFIX}").unlink()
+            record.write_atomically(word.with_suffix(".json"), json.dumps(document, indent=1))
+            tidy(there, word, {"made": story.stage if story.stage_made else ""})
+            word.unlink()
             flush(place)
         run(["umount", there])
 

@@ -103,6 +103,8 @@ def test_what_was_not_seen_is_told(
     assert uevents.collect(manager, story) is None
     assert [finding["id"] for finding in story.findings] == ["uevents"]
     assert list(places.issu.iterdir()) == []
+    *_, stop, reset = pid1.calls("StopUnit", "ResetFailedUnit")
+    assert (stop[0], reset) == ("StopUnit", ["ResetFailedUnit", uevents.UNIT])  # not left failed
 
 
 def test_a_pid_1_that_refuses_is_told(

@@ -56,6 +56,15 @@ def test_to_ring_it_needs_nobody_who_listens(place: Path) -> None:
     subprocess.run(command(place), check=True, timeout=60)
 
 
+def test_rung_before_anybody_listens_it_is_heard(place: Path) -> None:
+    """arrive.py was killed, and is started again when the default target is reached already."""
+    condition = "ConditionPathExists=/run/issu/record.json\n"
+    assert condition in UNIT.read_text()  # and not on somebody's listening
+    subprocess.run(command(place), check=True, timeout=60)
+    with arrive.bell() as fd:
+        assert rung(fd)
+
+
 # --- the proof that the old root is gone --------------------------------------------------------
 
 

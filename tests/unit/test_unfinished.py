@@ -248,8 +248,11 @@ def ended(machine: Machine, there: Path, **more: Any) -> Record:
 
 
 def test_the_old_root_is_told(machine: Machine, there: Path) -> None:
-    story = ended(machine, there)
+    story = ended(machine, there, stage_made=True)
+    made = record.DIRECTORY / story.stage.lstrip("/")
+    made.mkdir(parents=True)
     unfinished.tell(story, {"id": ID, "result": "accepted"})
+    assert not made.exists()
     assert {path.name for path in there.iterdir()} == {f"{ID}.json", "before.json"}
     assert json.loads((there / f"{ID}.json").read_text())["result"] == "accepted"
 
