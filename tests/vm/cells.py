@@ -31,6 +31,8 @@ PROBE = """\
 [ -e /run/issu/record.json ] || [ -e /run/issu/way-back.json ] || echo ended
 """
 STATE = """\
+until [ -z "$(systemctl list-units --no-legend --state=active,activating,deactivating 'issu@*')" ]
+do sleep 0.2; done
 systemctl reset-failed 'issu@*' 2>/dev/null
 echo "$(systemctl is-system-running --wait)"
 findmnt --noheadings --output SOURCE /
