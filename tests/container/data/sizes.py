@@ -29,7 +29,8 @@ def main_pid(unit: str) -> str:
 
 
 def entries(*places: str) -> int:
-    return lines("find", *places, "-xdev")
+    """All but what PID 1 makes for the first transient unit, and keeps."""
+    return lines("find", *places, "-xdev", "!", "-path", "/run/systemd/transient")
 
 
 def processes() -> int:
