@@ -16,12 +16,13 @@ DEB := dist/issu-systemd_$(VERSION)_all.deb
 PACKAGED := issu_systemd units dropins data docs debian pyproject.toml README.md NEWS.md LICENSE
 SOURCES := $(shell find $(PACKAGED) -name __pycache__ -prune -o -print 2>/dev/null)
 
-.PHONY: help setup packages packages-vm deb demo bench bench-vm soak fault-matrix test test-newest \
+.PHONY: help setup packages packages-vm deb demo bench bench-vm soak fault-matrix test test-long test-newest \
 	lint clean $(TIERS:%=test-%)
 
 help:
 	@echo 'make demo     upgrade a running system before your eyes'
 	echo 'make test     every tier; one alone: $(TIERS:%=make test-%)'
+	echo 'make test-long   what takes too long for every run: watchdogs, in a virtual machine'
 	echo 'make bench    measure outages in containers; make bench-vm: packets, in a virtual machine'
 	echo 'make soak     a hundred upgrades in a container and ten in a virtual machine, under load'
 	echo 'make fault-matrix   every fault at every place of an upgrade (hours; STRATEGY=, CELLS=)'
@@ -105,7 +106,11 @@ test-newest: setup $(DEB)
 	@$(PY) -m pytest tests/newest $(ARGS)
 
 test-vm: setup packages-vm $(DEB)
-	@$(PY) -m pytest tests/vm $(ARGS)
+	@$(PY) -m pytest -m 'not long' tests/vm $(ARGS)
+
+# What takes too long for every run.
+test-long: setup packages-vm $(DEB)
+	@$(PY) -m pytest -m long tests/vm $(ARGS)
 
 lint: setup
 	@$(PY) -m pytest tests/unit/test_linters.py $(ARGS)

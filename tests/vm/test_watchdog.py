@@ -121,6 +121,7 @@ def comes_up_again(g: Guest, old: str, boot_id: str) -> None:
     assert g.run("systemctl --failed --no-legend").strip() == ""
 
 
+@pytest.mark.long
 def test_rolled_back_it_is_as_it_was_found(g: Guest) -> None:
     """Armed there and back, over three closes without a stop: two switches, and the hand-over."""
     configure(g, "halt", kind="hardware")
@@ -154,6 +155,7 @@ def test_a_new_root_that_hangs_is_reset(g: Guest) -> None:
     on_other(g, "rm /mnt/etc/hang")
 
 
+@pytest.mark.long
 def test_a_stopped_program_of_ours_is_reset(g: Guest) -> None:
     """SIGSTOP for the one process that is at work; the child that writes for it runs on."""
     configure(g, "live", kind="hardware")
@@ -165,6 +167,7 @@ def test_a_stopped_program_of_ours_is_reset(g: Guest) -> None:
     comes_up_again(g, old, boot_id)
 
 
+@pytest.mark.long
 def test_without_a_watchdog_it_hangs_on(g: Guest) -> None:
     """The control, and the last: it takes more than the watchdog's time, and then goes on."""
     configure(g, "live", 0)
