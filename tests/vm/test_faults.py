@@ -16,6 +16,7 @@ from . import cells
 from .cells import Outcome
 from .faults import Cell
 
+pytestmark = pytest.mark.long  # a quarter of an hour with two processors
 # In the order in which a guest has the fewest boots: a cell that ends on the new root is followed
 # by one that may go the other way, or by one that boots anyway.
 GUESTS = (
