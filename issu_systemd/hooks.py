@@ -14,24 +14,23 @@ import logging
 import os
 from pathlib import Path
 
-from . import record
-from .errors import IssuError
+from .programs import found, run_one
 from .record import Record
-from .run import run_bounded
 
 log = logging.getLogger(__name__)
 
-PLACES = (Path("/usr/lib/issu"), Path("/etc/issu"))  # a file in the later replaces its namesake
-KEPT_BYTES = 64 * 1024  # of what a program prints, the end
-LINE = 500  # characters of it that a finding has
+PLACES = (Path("/usr/lib/issu"), Path("/etc/issu"))
 
 
 def run(story: Record) -> None:
     """Run what is to run for the upgrade's result, in the order of the names."""
     for path in programs(directory(story)):
-        if trouble := run_one(path, story):
-            log.warning("%s", trouble)
-            story.find("hook", "warn", trouble, f"mend it; then run it by hand: {path}")
+        said = run_one(path, story.hook_timeout_usec, environment(story))
+        if said.trouble:
+            log.warning("%s", said.trouble)
+            story.find("hook", "warn", said.trouble, f"mend it; then run it by hand: {path}")
+        elif said.last:
+            log.info("%s: %s", path, said.last)
 
 
 def directory(story: Record) -> str:
@@ -46,12 +45,8 @@ def directory(story: Record) -> str:
 
 
 def programs(name: str) -> list[Path]:
-    """The programs of a directory; what is not an executable file is none, and hides one."""
-    if not name:
-        return []
-    found = {path.name: path for place in PLACES for path in (place / name).glob("*")}
-    every = [found[key] for key in sorted(found)]
-    return [path for path in every if path.is_file() and os.access(path, os.X_OK)]
+    """The programs of a directory."""
+    return found(place / name for place in PLACES) if name else []
 
 
 def environment(story: Record) -> dict[str, str]:
@@ -67,22 +62,3 @@ def environment(story: Record) -> dict[str, str]:
         "ISSU_RESULT": "accepted" if accepted and not story.way_back else "rolled-back",
         "ISSU_BOOT_LOADER": story.boot_loader if changes else "none",
     }
-
-
-def run_one(path: Path, story: Record) -> str:
-    """Run one program with the record's path; what is wrong, "" if it is content."""
-    seconds = story.hook_timeout_usec / 1_000_000
-    try:
-        done = run_bounded(
-            [path, record.RECORD], timeout=seconds, keep=KEPT_BYTES, more=environment(story)
-        )
-    except IssuError as error:
-        return str(error)
-    last = (done.output.strip().splitlines() or ["it said nothing"])[-1][:LINE]
-    if done.status is None:
-        return f"{path} did not end within {seconds:g} s: {last}"
-    if done.status:
-        return f"{path} ended with {done.status}: {last}"
-    if done.output:
-        log.info("%s: %s", path, last)
-    return ""

@@ -6,11 +6,10 @@ To look at one more thing, write a function that returns troubles, and call it i
 from __future__ import annotations
 
 import logging
-import os
 import time
 from pathlib import Path
 
-from . import mounts, plan, record
+from . import mounts, plan
 from .errors import IssuError
 from .phase import Phase
 from .record import Record
@@ -18,9 +17,7 @@ from .systemd import Manager
 
 log = logging.getLogger(__name__)
 
-# Programs of the element's own; a file in the later directory replaces one of the same name.
 PROGRAMS = (Path("/usr/lib/issu/verify.d"), Path("/etc/issu/verify.d"))
-KEPT_BYTES = 64 * 1024  # of what a program prints, the end
 NAMED = 5  # differences of the kernel's state that the error names, of any number
 
 
@@ -92,32 +89,20 @@ def failed(manager: Manager, story: Record) -> list[str]:
     ]  # fmt: skip
 
 
-def programs() -> list[Path]:
-    """What is to be run, in the order of the names; what is no executable file is not."""
-    found = {path.name: path for place in PROGRAMS for path in place.glob("[!.]*")}
-    every = [found[name] for name in sorted(found)]
-    return [path for path in every if path.is_file() and os.access(path, os.X_OK)]
-
-
 def refused_by_programs(story: Record) -> list[str]:
     """Run each program with the record's path; those that did not exit 0, with their last line."""
-    return [trouble for path in programs() if (trouble := run_program(path, story))]
+    from .programs import found
+
+    return [trouble for path in found(PROGRAMS) if (trouble := run_program(path, story))]
 
 
 def run_program(path: Path, story: Record) -> str:
     """Run one program; "" if it is content."""
-    from .run import run_bounded
+    from .programs import run_one
 
-    seconds = story.verify_program_timeout_usec / 1_000_000
-    try:
-        done = run_bounded([path, record.RECORD], timeout=seconds, keep=KEPT_BYTES)
-    except IssuError as error:
-        return str(error)
-    last = (done.output.strip().splitlines() or ["it said nothing"])[-1][:500]
-    log.info("verify: %s: %s: %s", path, done.status, last)
-    if done.status is None:
-        return f"{path} did not end within {seconds:g} s: {last}"
-    return f"{path} ended with {done.status}: {last}" if done.status else ""
+    said = run_one(path, story.verify_program_timeout_usec)
+    log.info("verify: %s: %s: %s", path, said.status, said.last or "it said nothing")
+    return said.trouble
 
 
 def kernel_differs(story: Record) -> list[str]:
