@@ -125,4 +125,4 @@ def history(root: Path) -> None:
     for path in sorted(HISTORY.glob("*.json")):
         if not (place / path.name).exists():
             copy(path, place / path.name)
-        (place / path.name).with_suffix(".unfinished").unlink(missing_ok=True)
+        (place / path.name).with_suffix(record.UNFINISHED).unlink(missing_ok=True)

@@ -47,8 +47,7 @@ def status() -> str | None:
         name = max(name for name in os.listdir(HISTORY) if name[0] != ".")  # noqa: PTH208
         document = read(f"{HISTORY}/{name}")
         pinned = any(found["id"] == "old-root-pinned" for found in document.get("findings", ()))
-        boot = (document.get("continuity", {}).get("boot_id") or {}).get("after")
-        if document["result"] == "accepted" and not pinned and boot in (None, boot_id()):
+        if document["result"] == "accepted" and not pinned and is_of_this_boot(document):
             return one_line(document)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass  # cli.py says what is wrong
@@ -59,6 +58,12 @@ def boot_id() -> str:
     """What identifies this boot of the kernel, see random(4); raises OSError."""
     with open(BOOT_ID) as file:  # noqa: PTH123
         return file.read().strip()
+
+
+def is_of_this_boot(document: dict[str, Any]) -> bool:
+    """Whether the kernel that a report ended on runs on, as far as it says; raises OSError."""
+    boot = (document.get("continuity", {}).get("boot_id") or {}).get("after")
+    return not boot or bool(boot == boot_id())
 
 
 def read(path: str) -> dict[str, Any]:

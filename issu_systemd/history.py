@@ -106,8 +106,7 @@ def old_root(document: dict[str, Any]) -> list[str]:
 
 def restarted(document: dict[str, Any]) -> str:
     """That an accepted upgrade's old root runs again, "" if not: the boot loader starts it."""
-    boot = (document.get("continuity", {}).get("boot_id") or {}).get("after")
-    if document.get("result") != "accepted" or not boot or boot == glance.boot_id():
+    if document.get("result") != "accepted" or glance.is_of_this_boot(document):
         return ""
     from . import devices, mounts
 

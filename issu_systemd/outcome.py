@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from . import continuity, gate, mounts, plan, record, report, uevents, unfinished
+from . import continuity, gate, mounts, plan, record, report, uevents
 from .errors import IssuError
 from .kernelstate import Source
 from .phase import Phase
@@ -23,7 +23,7 @@ def write_history(document: dict[str, Any]) -> None:
     The provisional one goes, at once if the disk is full: it has kept the room.
     """
     path = record.HISTORY / f"{document['id']}.json"
-    word = path.with_suffix(unfinished.SUFFIX)
+    word = path.with_suffix(record.UNFINISHED)
     try:
         record.write_atomically(path, json.dumps(document, indent=1) + "\n", spare=word)
         word.unlink(missing_ok=True)

@@ -28,6 +28,7 @@ RECORD = DIRECTORY / "record.json"
 IN_PROGRESS = DIRECTORY / "in-progress"  # patent [0055]: the indication, operation 211
 REACHED = DIRECTORY / "reached"  # FIFO: issu-reached.service tells that the services are up
 HISTORY = Path("/var/lib/issu/history")  # a report an upgrade, ID.json
+UNFINISHED = ".unfinished"  # and of one that has not ended, see unfinished.py
 WAY_BACK = DIRECTORY / "way-back.json"  # an upgrade to the old root is asked for, see wayback.py
 VERDICT = DIRECTORY / "verdict.json"  # what is to become of an upgrade that waits, see verdict.py
 ROOM = "room"  # in DIRECTORY, see reserve

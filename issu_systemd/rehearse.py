@@ -7,14 +7,12 @@ and what fails in both is no reason to refuse.
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections.abc import Iterable, Set
 from contextlib import suppress
 from pathlib import Path
 
-from . import record, settings
+from . import record
 from .errors import Busy, IssuError
 from .finding import BLOCK, INFO, WARN, Finding
 from .observe import (
@@ -152,14 +150,3 @@ def end(manager: Manager, unit: str) -> None:
                 if group:
                     (top / group / "cgroup.kill").write_text("1")
         manager.wait_job(manager.stop(unit), time.monotonic() + END_SEC)
-
-
-def main() -> int:
-    """Rehearse the root on the device of the first argument; the others are units."""
-    found = rehearse(Path(os.path.realpath(sys.argv[1])), sys.argv[2:], seconds(settings.load()))
-    print("\n".join(f"{f.severity}: {f.text}" for f in found))
-    return int(any(f.severity == BLOCK for f in found))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -81,9 +81,9 @@ def network(process: str) -> str:
 def layer(lower: Path, place: Path) -> None:
     """Mount a copy of `lower` at `place`; what is written there stays in memory."""
     store = RUN / f"layer-{len(list(RUN.glob('layer-*')))}"
-    for part in (place, store / "upper", store / "work"):
+    for part in (place, store / "upper", store / "scratch"):
         part.mkdir(parents=True, exist_ok=True)
-    options = f"nodev,lowerdir={lower},upperdir={store}/upper,workdir={store}/work"
+    options = f"nodev,lowerdir={lower},upperdir={store}/upper,workdir={store}/scratch"
     mounts.mount("overlay", place, options=options, fstype="overlay")
 
 

@@ -23,7 +23,6 @@ from .run import aside, run
 
 log = logging.getLogger(__name__)
 
-SUFFIX = ".unfinished"
 OURS = {"boot", "made", "roots", "phases"}  # what is read here of a provisional report
 ROOM = 256 * 1024  # bytes: room for the report, should the disk be full by then
 TELL_SEC = 15.0  # for the old root's disk
@@ -63,7 +62,8 @@ def leave(story: Record) -> None:
             places["new"] = carry.inside(Path(story.stage), str(record.HISTORY))
         for side, place in places.items():
             text = json.dumps(describe(story, side), indent=1)
-            record.write_atomically(place / f"{story.id}{SUFFIX}", f"{text.ljust(ROOM)}\n")
+            word = place / f"{story.id}{record.UNFINISHED}"
+            record.write_atomically(word, f"{text.ljust(ROOM)}\n")
             flush(place)
     except (IssuError, OSError) as error:
         log.warning("a power cut would leave no word of this upgrade: %s", error)
@@ -111,7 +111,7 @@ def root_of(known: dict[str, Any]) -> dict[str, str]:
 
 def of_other_boots(place: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """The provisional reports in a history whose kernel is gone, oldest first."""
-    for path in sorted(place.glob(f"*{SUFFIX}")):
+    for path in sorted(place.glob(f"*{record.UNFINISHED}")):
         try:
             document: dict[str, Any] = json.loads(path.read_text())
             if is_over(document["boot"]) and {*document} >= OURS:
@@ -201,7 +201,7 @@ def tell(story: Record, document: dict[str, Any]) -> None:
         mounts.apart()
         mounts.mount(node, there, fstype=str(story.source.get("fstype") or "auto"))
         place = carry.inside(there, str(record.HISTORY))
-        word = place / f"{story.id}{SUFFIX}"
+        word = place / f"{story.id}{record.UNFINISHED}"
         if word.exists():
             carry.history(there)
             record.write_atomically(word.with_suffix(".json"), json.dumps(document, indent=1))

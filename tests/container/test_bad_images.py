@@ -207,17 +207,18 @@ def test_read_only(bench: Bench) -> None:
 # -- what the rehearsal sees -----------------------------------------------------------------------
 
 
-def put_init(e: Element, program: Path) -> None:
-    change(e.target, f"mv {INIT} {INIT}.good; install -m 755 {program} {INIT}")
-
-
-def test_init_that_exits(bench: Bench) -> None:
-    put_init(bench.e, bench.inits["exits"])
+def refused_with_init(bench: Bench, program: Path, *words: str) -> None:
+    """A rehearsal, and nothing else, refuses the target while this is its init."""
+    change(bench.e.target, f"mv {INIT} {INIT}.good; install -m 755 {program} {INIT}")
     try:
-        report = refused(bench.e, bench.e.target, "rehearsal of", "PID 1")
+        report = refused(bench.e, bench.e.target, "rehearsal of", *words)
         assert findings(report, "block") == ["rehearsal"]
     finally:
         change(bench.e.target, f"mv {INIT}.good {INIT}")
+
+
+def test_init_that_exits(bench: Bench) -> None:
+    refused_with_init(bench, bench.inits["exits"], "PID 1")
 
 
 LOOP = "Restart=always\nRestartSec=1\n[Unit]\nStartLimitIntervalSec=0\n"
@@ -294,12 +295,7 @@ def test_units(bench: Bench) -> None:
 
 @only_first
 def test_init_that_hangs(bench: Bench) -> None:
-    put_init(bench.e, bench.inits["hangs"])
-    try:
-        report = refused(bench.e, bench.e.target, "rehearsal of", "its PID 1 does not answer")
-        assert findings(report, "block") == ["rehearsal"]
-    finally:
-        change(bench.e.target, f"mv {INIT}.good {INIT}")
+    refused_with_init(bench, bench.inits["hangs"], "its PID 1 does not answer")
 
 
 # Each of them waits for somebody who opens the pipe, and nobody does. No program is loaded for it.

@@ -1,5 +1,7 @@
 """Only acceptance changes what the next boot starts; and what a container has no watchdog for."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,19 @@ def boot_disk(work: Path) -> Path:
     return made
 
 
+@contextmanager
+def element_with_boot(source: str, target: str, strategy: str) -> Iterator[Element]:
+    """An element with a third disk for /boot, whose roots take a strategy."""
+    change = customize(strategy)
+    with (
+        traces.workspace() as work,
+        element(
+            work, source, target, in_source=change, in_target=change, more=[boot_disk(work)]
+        ) as e,
+    ):
+        yield e
+
+
 def mount_boot(e: Element) -> Path:
     """Mount it in the machine, with one entry a root in extlinux.conf; the file."""
     e.machine.run(["mount", e.machine.devices[2], "/boot"])
@@ -93,13 +108,7 @@ def break_target(e: Element, unit: str) -> None:
 
 @pytest.mark.parametrize(("source", "target"), PAIRS)
 def test_only_acceptance_changes_what_the_next_boot_starts(source: str, target: str) -> None:
-    change = customize("live")
-    with (
-        traces.workspace() as work,
-        element(
-            work, source, target, in_source=change, in_target=change, more=[boot_disk(work)]
-        ) as e,
-    ):
+    with element_with_boot(source, target, "live") as e:
         config = e.machine.path(mount_boot(e))
         first = config.stat().st_ino, config.read_bytes()
 
@@ -141,13 +150,7 @@ def test_with_halt_there_and_back(source: str, target: str) -> None:
 
     What was accepted and is taken back does not: then the first root is set again.
     """
-    change = customize("halt")
-    with (
-        traces.workspace() as work,
-        element(
-            work, source, target, in_source=change, in_target=change, more=[boot_disk(work)]
-        ) as e,
-    ):
+    with element_with_boot(source, target, "halt") as e:
         config = e.machine.path(mount_boot(e))
         first = config.stat().st_ino, config.read_bytes()
         change_target(e, {VERIFY: "#!/bin/sh\nexit 1\n"})
