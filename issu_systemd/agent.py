@@ -34,6 +34,7 @@ from . import (
     record,
     release,
     request,
+    room,
     settings,
     settle,
     stage,
@@ -111,7 +112,7 @@ def begin(story: Record) -> None:
     with suppress(OSError):  # a full /run is for preflight to tell
         record.save(story)
         wayback.taken(story)
-        record.reserve()
+        room.reserve()
     unfinished.leave(story)
     events.tell(Event.STARTED, story, f"upgrade to {story.target['device']}")
 

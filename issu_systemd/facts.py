@@ -18,8 +18,10 @@ from . import (
     plan,
     reap,
     record,
+    room,
     settings,
     survey,
+    warm,
     watchdog,
 )  # fmt: skip
 from .elf import elf_machine
@@ -55,7 +57,7 @@ def gather(manager: Manager, device: devices.Device, chosen: Settings) -> Facts:
         kernel=modules.release(),
         modules=chosen.modules,
         sysctl=chosen.sysctl,
-        run_free=free_bytes(Path("/run")),
+        run_free=free_bytes(Path("/run")) + room.kept(),
         run_inodes=free_inodes(Path("/run")),
         memory_free=available_memory(),
         in_progress=record.IN_PROGRESS.exists(),
@@ -128,7 +130,7 @@ def unstage(stage: Path, *, made: bool) -> None:
 
 def look(facts: Facts, root: Path, carried: tuple[str, ...] = ()) -> Facts:
     """The facts completed by what the tree mounted at `root` holds; `carried` are mounts."""
-    newroot.forget()
+    warm.forget()
     name = os_release(root)
     tree = Tree(os=name["os"], version=name["version"])
     if tree.os:

@@ -66,9 +66,19 @@ def lift(units: Iterable[str]) -> None:
         record.write_atomically(PLACE / f"{unit}.d" / GATE, LIFTED)
 
 
+def let_go() -> bool:
+    """Remove what `close` wrote; whether there was any, so that PID 1 must reload."""
+    return remove(NAME)
+
+
 def open_again() -> bool:
     """Remove every drop-in of ours; whether there was one, so that PID 1 must reload."""
-    found = [path for name in (NAME, GATE) for path in PLACE.glob(f"*.d/{name}")]
+    return remove(NAME, GATE)
+
+
+def remove(*names: str) -> bool:
+    """Remove the drop-ins of these names, and directories that are empty then; whether any was."""
+    found = [path for name in names for path in PLACE.glob(f"*.d/{name}")]
     for path in found:
         path.unlink(missing_ok=True)
         if not any(path.parent.iterdir()):

@@ -14,7 +14,20 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from . import gate, mounts, netgate, newroot, pivot, plan, record, release, survey, switch, systemd
+from . import (
+    gate,
+    mounts,
+    netgate,
+    newroot,
+    pivot,
+    plan,
+    record,
+    release,
+    room,
+    survey,
+    switch,
+    systemd,
+)  # fmt: skip
 from .errors import IssuError
 from .phase import Phase
 from .record import Record
@@ -45,7 +58,7 @@ def prepare(manager: Manager, story: Record, chosen: Settings) -> None:
     netgate.close(stage)
     gate.lift(story.lifted)
     if allow_stop(manager, going(story) + plan.of(planned(story), plan.RESTARTED)):
-        manager.call("Reload")
+        room.reload(manager)
     post_guard(manager)
 
 
@@ -136,7 +149,8 @@ def reexecute(manager: Manager, dev: int) -> None:
     """
     words = "it gave no reason"
     try:
-        manager.call("Reexecute")
+        with room.lent():
+            manager.call("Reexecute")
     except IssuError as error:
         words = str(error)
     deadline = time.monotonic() + EXEC_SEC

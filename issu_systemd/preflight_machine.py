@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from . import room
 from .evidence import Facts
 from .finding import BLOCK, INFO, WARN, Check, Finding
 
-# PID 1 refuses to reload with less on /run/systemd (RELOAD_DISK_SPACE_MIN, dbus-manager.c).
-RUN_MIN_BYTES = 16 * 1024 * 1024
+RUN_MIN_BYTES = room.SIZE + (8 << 20)  # what is kept, and what services take when they start
 RUN_MIN_INODES = 1024  # a drop-in a unit, and what the start of the new root makes there
 MEMORY_MIN_BYTES = 64 * 1024 * 1024
 BATTERY_MIN = 20  # percent

@@ -31,8 +31,6 @@ HISTORY = Path("/var/lib/issu/history")  # a report an upgrade, ID.json
 UNFINISHED = ".unfinished"  # and of one that has not ended, see unfinished.py
 WAY_BACK = DIRECTORY / "way-back.json"  # an upgrade to the old root is asked for, see wayback.py
 VERDICT = DIRECTORY / "verdict.json"  # what is to become of an upgrade that waits, see verdict.py
-ROOM = "room"  # in DIRECTORY, see reserve
-ROOM_BYTES = 1 << 20  # of the record, twice, the drop-ins and what PID 1's generators write
 SKIP = DIRECTORY / "skip"  # units the new root must not start; read by data/issu-generator
 
 
@@ -161,24 +159,28 @@ def save(record: Record, path: Path = RECORD) -> None:
     write_atomically(path, dumps(record) + "\n")
 
 
-def reserve() -> None:
-    """Keep room on /run for what an upgrade writes there, whoever fills it meanwhile."""
-    (DIRECTORY / ROOM).write_bytes(bytes(ROOM_BYTES))
-
-
 def write_atomically(path: Path, text: str, *, spare: Path | None = None) -> None:
     """Replace `path` by a file holding `text`, on disk before it is seen; raises OSError.
 
-    On a full disk `spare` goes first to make room, by default what was reserved on /run.
+    On a full disk `spare` goes first to make room, by default what is kept on /run.
     """
-    try:
-        replace(path, text)
-    except OSError as error:
-        room = spare or DIRECTORY / ROOM
-        if error.errno != errno.ENOSPC or not room.exists():
-            raise
-        room.unlink()
-        replace(path, text)
+    while True:
+        try:
+            return replace(path, text)
+        except OSError as error:
+            if error.errno != errno.ENOSPC or not make_room(spare):
+                raise
+
+
+def make_room(spare: Path | None) -> bool:
+    """Give up `spare`, or some of what is kept on /run; whether there was any."""
+    from . import room  # only where a disk is full
+
+    if spare is None:
+        return room.give()
+    there = spare.exists()
+    spare.unlink(missing_ok=True)
+    return there
 
 
 def replace(path: Path, text: str) -> None:

@@ -29,6 +29,7 @@ from . import (
     record,
     release,
     restart,
+    room,
     unfinished,
     watchdog,
 )  # fmt: skip
@@ -69,11 +70,13 @@ def undo(manager: Manager, story: Record, error: str, *, result: str = "failed")
     # Read first: PID 1 forgets a stopped unit, and when it stopped, once no drop-in names it.
     touched = story.phase in STOPPED or story.phase in (*BEYOND, Phase.BACK)
     stopped = outcome.unit_times(manager) if touched else {}
-    if story.phase is not Phase.PREFLIGHT and release.undo_files():
-        manager.call("Reload")
     if touched:
+        if release.keep_gated():
+            reload(manager, story)
         restart_again(manager, story)
         bring_back(manager, story)
+    if story.phase is not Phase.PREFLIGHT and release.undo_files():
+        reload(manager, story)
     netgate.open_again()
     if story.hold_made:
         with suppress(OSError):
@@ -86,6 +89,17 @@ def undo(manager: Manager, story: Record, error: str, *, result: str = "failed")
         if story.phase is not Phase.PREFLIGHT:
             carry.keep_journal()
     finish(manager, story, stopped)
+    if touched:
+        flush_journal(manager, story)
+
+
+def reload(manager: Manager, story: Record) -> None:
+    """Have PID 1 read its units again; if it will not, the end of the upgrade does not wait."""
+    try:
+        room.reload(manager)
+    except IssuError as error:
+        story.find("reload", "warn", f"PID 1 did not read its units again: {error}",
+                   "systemctl daemon-reload")  # fmt: skip
 
 
 def end_rehearsal(manager: Manager) -> None:
@@ -159,13 +173,19 @@ def conclude(manager: Manager, story: Record) -> None:
     story.target["systemd"] = manager.version()
     release.undo_files()
     clear_old_failures(manager, story)
-    manager.call("Reload")  # runs generators, which may load modules: only then
+    reload(manager, story)  # runs generators, which may load modules: only then
     netgate.open_again()
     finish(manager, story)
     if story.strategy == "live":  # the unit that does it was never stopped
         carry.keep_journal()
-    else:
-        manager.start(JOURNAL_FLUSH)
+    flush_journal(manager, story)
+
+
+def flush_journal(manager: Manager, story: Record) -> None:
+    """Start what moves the journal to disk, once nothing gates it and nobody waits for it."""
+    if story.strategy == "halt":
+        with suppress(IssuError):  # masked
+            manager.start(JOURNAL_FLUSH)
 
 
 def clear_old_failures(manager: Manager, story: Record) -> None:
@@ -192,7 +212,7 @@ def finish(manager: Manager, story: Record, stopped: outcome.Times | None = None
         outcome.write_history(document)
     except IssuError as error:  # a full disk must not keep the upgrade from its end
         logger.error("there will be no report: %s", error)
-    leftovers = (record.REACHED, record.VERDICT, record.DIRECTORY / record.ROOM)
+    leftovers = (record.REACHED, record.VERDICT, room.place())
     for path in (*leftovers, record.RECORD):
         path.unlink(missing_ok=True)
     events.tell_end(story)

@@ -11,7 +11,7 @@ import signal
 import time
 from pathlib import Path
 
-from . import mounts, record, release, tree
+from . import mounts, record, release, room, tree
 from .errors import IssuError
 from .phase import Phase
 from .record import Record
@@ -78,6 +78,7 @@ def leave(manager: Manager, story: Record, chosen: Settings) -> None:
 def switch(manager: Manager, root: Path, mechanism: str) -> None:
     """Ask PID 1 to go on from `root` and wait for its SIGTERM; raises IssuError if none comes."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    room.shrink(room.OURS_BYTES)  # the new root needs it to come up
     MECHANISMS[mechanism](manager, root)
     time.sleep(DEADLINE_SEC)  # PID 1's SIGTERM ends us here
     raise IssuError(f"PID 1 did not act on {METHODS[mechanism]} within {DEADLINE_SEC:g} s")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 from . import newroot
@@ -38,7 +38,7 @@ def needs(root: Path) -> int:
 def files(root: Path) -> list[Path]:
     """What the start of the new root reads."""
     programs = {*SHELLS, *newroot.commands(root)}
-    paths = {resolve(root, path) for path in {*programs, *libraries(root, programs)}}
+    paths = {resolve(root, path) for path in {*programs, *libraries(root, frozenset(programs))}}
     paths |= {p for name in ALWAYS for p in (root / name).rglob("*")}
     paths |= set(root.glob(LIBRARIES))
     if any("python3" in first_bytes(resolve(root, program)) for program in programs):
@@ -46,11 +46,18 @@ def files(root: Path) -> list[Path]:
     return sorted(paths)
 
 
-def libraries(root: Path, programs: Iterable[str]) -> list[str]:
+@cache  # preflight asks, and stage: some processes a program
+def libraries(root: Path, programs: frozenset[str]) -> list[str]:
     """The shared libraries that the programs load, as the tree's own ldd(1) says."""
     there = [p for p in sorted(programs) if resolve(root, p).is_file()]
     done = run_inside(root, ["ldd", *there], check=False)
     return sorted(set(_LIBRARY.findall(done.stdout)))
+
+
+def forget() -> None:
+    """Ask again next time: another tree may be mounted at the same place."""
+    newroot.forget()
+    libraries.cache_clear()
 
 
 def first_bytes(path: Path) -> str:

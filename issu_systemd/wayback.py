@@ -230,7 +230,7 @@ def by_halt(story: Record) -> None:
 
 def give_up(manager: Manager, story: Record, error: str) -> None:
     """The way back has failed before its switch: keep that in both histories, and reboot."""
-    from . import events, outcome
+    from . import events, facts, outcome
 
     log.error("there is no way back: %s", error)
     story.result, story.error = "failed", f"{error}; the machine reboots"
@@ -238,6 +238,9 @@ def give_up(manager: Manager, story: Record, error: str) -> None:
     events.tell_end(story)
     with suppress(IssuError):
         outcome.write_history(outcome.describe(manager, story))
+    if story.stage:
+        with suppress(IssuError, OSError):
+            facts.unstage(Path(story.stage), made=story.stage_made)
     reboot(manager, str(story.target.get("device") or ""))
 
 
@@ -258,13 +261,18 @@ def tell(old: str) -> None:
 
     number = mounts.block_number(old)
     there = next((Path(m.point) for m in mounts.on_device(number)), None) if number else None
+    is_mounted, made = there is not None, False
     if there is None:
-        there, _ = facts.stage_directory()
+        there, made = facts.stage_directory()
         mounts.mount(old, there)
     else:
         mounts.remount(there, "rw")
-    carry.history(there)
-    mounts.sync(there)
+    try:
+        carry.history(there)
+        mounts.sync(there)
+    finally:
+        if not is_mounted:
+            facts.unstage(there, made=made)
 
 
 def start(reason: str = "asked for by the operator") -> str:

@@ -66,7 +66,7 @@ class State:
     errors: dict[str, list[str]] = field(default_factory=dict)
     # After the nth call of a method: {"job": [id, unit, result]} or {"unit": [name, state]}
     then: dict[str, list[list[dict[str, Any]]]] = field(default_factory=dict)
-    watch: list[str] = field(default_factory=list)  # files whose existence each call notes
+    watch: list[str] = field(default_factory=list)  # files that each call notes, if they are there
 
 
 class Fake:
@@ -324,7 +324,10 @@ class Server:
         if message.message_type is not MessageType.METHOD_CALL or not ours:
             return None
         method = message.member
-        there = [path for path in self.state.watch if os.path.exists(path)]  # noqa: PTH110
+        there = [
+            path if os.path.getsize(path) else f"{path}: empty"  # noqa: PTH202
+            for path in self.state.watch if os.path.exists(path)  # noqa: PTH110
+        ]  # fmt: skip
         self.calls.append([method, *message.body])
         self.seen.append([method, there])
         try:

@@ -344,7 +344,7 @@ def test_the_next_upgrade_completes_an_undo_that_failed(
     """The reason is that of the first try; while it fails, nothing new begins."""
     first = leftover(Phase.RELEASE, error="hydra.service did not stop", result="failed")
     gate.close([], ["frr.service"], survive=False)
-    pid1.be(State(errors={"Reload": ["org.freedesktop.DBus.Error.Failed", "not now"]}))
+    pid1.be(State(errors={"StopUnit": ["org.freedesktop.DBus.Error.Failed", "not now"]}))
     assert run(monkeypatch, "/dev/nosuch") == agent.REFUSED
     [refusal] = reports(places)
     assert "not now" in refusal["error"]

@@ -185,14 +185,47 @@ def test_undo_leaves_no_trace_and_a_report(manager: Manager, pid1: Fake, places:
     order = [call[0] for call in pid1.calls("Reload", "StopUnit", "StartUnit")]
     assert order[0] == "Reload"
     assert order.count("Reload") == 1
-    assert pid1.seen("Reload") == [[]]  # the drop-ins had gone by then
-    assert "frr.service" in started(pid1)
+    gated = [f"{places.issu}/in-progress: empty"]
+    assert pid1.seen("Reload") == [gated]  # the drop-ins had gone by then
+    assert pid1.seen("StartUnit") == [gated, []]  # the kernel's own units start no more
+    assert started(pid1) == ["frr.service", settle.JOURNAL_FLUSH]
     assert list(places.issu.iterdir()) == []
     assert list(places.system.iterdir()) == []
     [report] = places.history.iterdir()
     document = json.loads(report.read_text())
     assert (document["result"], document["error"]) == ("failed", "it went wrong")
     assert [phase["end_usec"] for phase in document["phases"] if not phase["end_usec"]] == []
+
+
+def test_services_come_back_though_pid1_does_not_reload(
+    manager: Manager, pid1: Fake, places: Places
+) -> None:
+    story = story_in(Phase.RELEASE, before=["frr.service"])
+    prepared(places, story)
+    refusal = ["org.freedesktop.DBus.Error.Failed", "not enough space available on /run/systemd"]
+    pid1.be(State(units={"frr.service": "inactive"}, errors={"Reload": refusal}))
+    settle.undo(manager, story, "it went wrong")
+    assert started(pid1) == ["frr.service", settle.JOURNAL_FLUSH]
+    assert list(places.issu.iterdir()) == list(places.system.iterdir()) == []
+    document = json.loads((places.history / "x.json").read_text())
+    found = [finding["text"] for finding in document["findings"] if finding["id"] == "reload"]
+    assert len(found) == 1
+    assert "not enough space" in found[0]
+
+
+def test_what_was_to_start_all_the_same_is_gated_again_at_the_end(
+    manager: Manager, pid1: Fake, places: Places
+) -> None:
+    story = story_in(Phase.RELEASE, before=["frr.service"], strategy="live")
+    prepared(places, story)
+    gate.lift([gate.SYSCTL])
+    lifted = str(places.system / f"{gate.SYSCTL}.d/{gate.GATE}")
+    pid1.be(State(units={"frr.service": "inactive"}, watch=[lifted]))
+    settle.undo(manager, story, "it went wrong")
+    assert [lifted] in pid1.seen("StartUnit")
+    assert pid1.seen("Reload") == [[lifted], []]
+    assert list(places.system.iterdir()) == []
+    assert started(pid1) == ["frr.service"]  # live: the journal was never stopped
 
 
 @pytest.mark.parametrize("phase", [Phase.PREFLIGHT, Phase.STAGE])

@@ -280,13 +280,17 @@ def test_an_operators_request_is_forgotten_if_an_upgrade_runs(
 def test_a_dead_agent_on_the_way_back_reboots(
     pid1: Fake, places: Places, monkeypatch: pytest.MonkeyPatch, phase: Phase
 ) -> None:
-    """Nothing is brought back first: what there was is no good."""
-    story = story_in(phase, before=["frr.service"], way_back=way())
+    """Nothing is brought back first: what there was is no good. What was made here goes."""
+    stage = places.issu.parent / "sysroot"
+    stage.mkdir()
+    story = story_in(phase, before=["frr.service"], way_back=way(), stage=str(stage))
+    story.stage_made = True
     prepared(places, story)
     monkeypatch.setattr(sys, "argv", ["settle", story.unit])
     assert settle.main() == 0
     assert pid1.calls("StartUnit") == []
     assert pid1.calls("Reboot") == REBOOT
+    assert not stage.exists()
     [report] = reports(places)
     assert report["result"] == "failed"
 

@@ -15,6 +15,7 @@ from issu_systemd.record import Record
 ROOT = Path(__file__).parents[2]
 GENERATOR = ROOT / "data/issu-generator"
 RESTORE = ROOT / "data/restore"
+ID = "20260101T000000Z\n"
 GATE = "[Unit]\nConditionPathExists=!/run/issu/in-progress\n"
 
 pytestmark = pytest.mark.skipif(
@@ -96,15 +97,21 @@ def test_on_an_ordinary_boot_it_writes_nothing(machine: Machine, files: list[str
 def test_on_an_ordinary_boot_it_starts_no_program(machine: Machine) -> None:
     argv: list[str | Path] = ["/bin/sh", GENERATOR, *machine.out]
     idle = machine.call(argv, path="/nonexistent")
-    machine.write("in-progress")
+    machine.write("in-progress", ID)
     control = machine.call(argv, path="/nonexistent")
     assert (idle.returncode, idle.stderr) == (0, "")
     assert control.returncode != 0  # without programs nothing else is possible
 
 
 def test_in_an_upgrade_it_starts_our_units(machine: Machine) -> None:
-    machine.write("in-progress")
+    machine.write("in-progress", ID)
     assert machine.generate() == LINKS
+
+
+def test_while_the_old_root_comes_back_it_does_nothing(machine: Machine) -> None:
+    machine.write("in-progress")
+    machine.write("skip", "vendor-hw-reset.service\n")
+    assert machine.generate() == {}
 
 
 def test_what_it_starts_is_there() -> None:
@@ -112,7 +119,7 @@ def test_what_it_starts_is_there() -> None:
 
 
 def test_in_an_upgrade_it_skips_units(machine: Machine) -> None:
-    machine.write("in-progress")
+    machine.write("in-progress", ID)
     machine.write("skip", "vendor-hw-reset.service\nifup@.service\ndev-a\\x2db.mount\n")
     assert machine.generate() == LINKS | {
         f"{unit}.d/50-issu-skip.conf": GATE
@@ -121,14 +128,14 @@ def test_in_an_upgrade_it_skips_units(machine: Machine) -> None:
 
 
 def test_an_empty_list_skips_nothing(machine: Machine) -> None:
-    machine.write("in-progress")
+    machine.write("in-progress", ID)
     machine.write("skip")
     assert machine.generate() == LINKS
 
 
 def test_it_may_run_again(machine: Machine) -> None:
     """`systemctl daemon-reload` runs it on directories that PID 1 has emptied, or has not."""
-    machine.write("in-progress")
+    machine.write("in-progress", ID)
     machine.write("skip", "a.service\n")
     assert machine.generate() == machine.generate()
 
@@ -152,7 +159,7 @@ def leave_record(machine: Machine, dev: int) -> None:
 
 def test_where_nothing_is_left_nothing_is_started(machine: Machine) -> None:
     assert restore(machine) == (0, "")
-    machine.write("in-progress")
+    machine.write("in-progress", ID)
     assert restore(machine) == (0, "")
 
 

@@ -84,7 +84,7 @@ CASES: list[Case] = [
     ("accept-mode", BLOCK, {"accept_mode": "manual", "tree": OLDER}, "0.2.0"),
     ("busy", BLOCK, {"in_progress": True}, "another upgrade"),
     ("inhibited", BLOCK, {"inhibitors": ("backup (nightly), process 7",)}, "backup (nightly)"),
-    ("run-space", BLOCK, {"run_free": RUN_MIN_BYTES - 1}, "15 MiB"),
+    ("run-space", BLOCK, {"run_free": RUN_MIN_BYTES - 1}, "31 MiB"),
     ("run-inodes", BLOCK, {"run_inodes": 1023}, "1023 inodes"),
     ("memory", BLOCK, {"memory_free": MEMORY_MIN_BYTES - 1}, "63 MiB"),
     ("running-root", BLOCK, {"target_dev": GOOD.root_dev}, "/dev/sdb2"),

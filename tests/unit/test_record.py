@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
@@ -382,44 +381,3 @@ def test_ids_sort_by_time_and_may_stand_in_an_object_path() -> None:
     ids = [record.new_id() for _ in range(100)]
     assert ids == sorted(ids)
     assert [id for id in ids if not re.fullmatch("[A-Za-z0-9_]+", id)] == []
-
-
-# --- room on a full disk ------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("spare", [False, True], ids=["reserved", "given"])
-def test_a_full_disk_gives_up_what_was_kept_for_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spare: bool
-) -> None:
-    monkeypatch.setattr(record, "DIRECTORY", tmp_path)
-    record.reserve()
-    room = tmp_path / (record.ROOM if not spare else "given")
-    room.touch()
-    written = record.replace
-
-    def full(path: Path, text: str) -> None:
-        if room.exists():
-            raise OSError(errno.ENOSPC, "No space left on device")
-        written(path, text)
-
-    monkeypatch.setattr(record, "replace", full)
-    write_atomically(tmp_path / "file", "new", spare=room if spare else None)
-    assert (tmp_path / "file").read_text() == "new"
-    assert (tmp_path / record.ROOM).exists() == spare
-
-
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
-def test_where_that_does_not_help_it_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
-) -> None:
-    monkeypatch.setattr(record, "DIRECTORY", tmp_path)
-    if code == errno.EROFS:
-        record.reserve()
-
-    def fails(path: Path, text: str) -> None:
-        raise OSError(code, "no")
-
-    monkeypatch.setattr(record, "replace", fails)
-    with pytest.raises(OSError, match="no"):
-        write_atomically(tmp_path / "file", "new")
-    assert (tmp_path / record.ROOM).exists() == (code == errno.EROFS)

@@ -25,7 +25,7 @@ def answer(monkeypatch: pytest.MonkeyPatch, text: str) -> list[list[str]]:
 
     monkeypatch.setattr(warm, "run_inside", run_inside)
     monkeypatch.setattr(newroot, "run_inside", run_inside)
-    newroot.dry_run.cache_clear()
+    warm.forget()
     return asked
 
 
@@ -36,7 +36,7 @@ def test_the_libraries_of_programs(
     (tmp_path / "usr/sbin").mkdir(parents=True)
     (tmp_path / "usr/sbin/nginx").touch()
     asked = answer(monkeypatch, (DATA / f"ldd-{version}.txt").read_text())
-    found = warm.libraries(tmp_path, ["/usr/sbin/nginx", "/usr/sbin/nosuch"])
+    found = warm.libraries(tmp_path, frozenset({"/usr/sbin/nginx", "/usr/sbin/nosuch"}))
     assert asked == [["ldd", "/usr/sbin/nginx"]]
     assert "/lib64/ld-linux-x86-64.so.2" in found
     assert "/lib/x86_64-linux-gnu/libc.so.6" in found
