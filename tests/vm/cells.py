@@ -169,7 +169,7 @@ class Bench:
         """Wait until no upgrade runs, through resets; whether that came about in time."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            if self.guest.process.poll() is not None:  # vng has QEMU end with a reset
+            if self.guest.process.poll() is not None:  # QEMU ends with a reset
                 self.restart("reset by itself")
                 deadline = max(deadline, time.monotonic() + seconds)
             with suppress(Lost, OSError):
@@ -183,7 +183,7 @@ class Bench:
         """What has become of it, against what is right."""
         health, here, line, *left = self.guest.run(STATE, 180, check=False).splitlines()
         report: dict[str, Any] = json.loads(line)
-        new = [*self.reports() - before]
+        new = sorted(self.reports() - before)
         root = "old" if here == old else "new"
         found = End(root, report["result"], report["error"] or "")
         right = faults.expected(cell)
@@ -193,7 +193,11 @@ class Bench:
                          f" but {found}")  # fmt: skip
         if self.resets:  # the next upgrade tidies up
             left = [name for name in left if name != "/sysroot"]
-        if new != [report["id"]]:
+        events = (report["uevents"] or {}).get("forbidden", [])
+        if again := [event["device"] for event in events if event["action"] == "add"]:
+            wrong.append(f"{len(again)} devices were replayed: {again[:3]}")
+        way_back = (report["way_back"] or {}).get("of")  # an upgrade of its own, with halt
+        if new != [*([way_back] if way_back else []), report["id"]]:
             wrong.append(f"reports: {new}")
         if stuck and not any(end.stuck for end in right):
             wrong.append("stuck")
@@ -213,7 +217,9 @@ def fits(found: End, right: End, *, reset: bool) -> bool:
 def bench(work: Path, cpus: int = 2) -> Iterator[Bench]:
     """A guest for cells, booted."""
     setup = [faults.customize, network.ifupdown]
-    with guest(work, SUITES, customize=setup, ready=START + QUIET, cpus=cpus) as g:
+    with guest(
+        work, SUITES, customize=setup, ready=START + QUIET, cpus=cpus, options="-no-reboot"
+    ) as g:
         yield Bench(g)
 
 

@@ -4,20 +4,24 @@
     make fault-matrix STRATEGY=live                one strategy
     make fault-matrix CELLS='*-power-* halt-hang-arrive'
 
-What has been run with the same package and tests is not run again, so it can be interrupted; with
-AGAIN=1 it is. When nothing is left to run the table goes into docs/safety.md.
+Two guests work side by side, one with each strategy. What has been run with the same package and
+tests is not run again, so it can be interrupted; with AGAIN=1 it is. The table goes into
+docs/safety.md, with how many of its cells are of an earlier build.
 """
 
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from issu_systemd import __version__, record
 from tests.container.element import package
 from tests.rig import cache, traces
 
@@ -26,24 +30,27 @@ from .cells import Outcome, bench
 from .channel import Lost
 from .faults import FAULTS, PHASES, STRATEGIES, Cell
 
+KEEPING = threading.Lock()
 SAFETY = Path("docs/safety.md")
 BEGIN, END = "<!-- fault matrix -->", "<!-- end -->"
 MOST = 12  # cells in a guest: what one has spoilt ends with it
 HEADS = {**{phase: phase for phase in PHASES}, **faults.TITLES}
 
 
-def store() -> Path:
-    """Where outcomes are kept, by what they depend on."""
+STORE = cache.directory() / "faults.json"
+
+
+def build() -> str:
+    """What an outcome depends on."""
     here = Path(__file__).parent
     sources = [here / f"{name}.py" for name in ("cells", "faults", "guest")]
     sources.append(here / "data/stand")
-    key = cache.digest(package().read_bytes(), *(path.read_bytes() for path in sources))
-    return cache.directory() / f"faults-{key}.json"
+    return cache.digest(package().read_bytes(), *(path.read_bytes() for path in sources))
 
 
-def known(path: Path) -> dict[str, Any]:
-    """The outcomes so far, by the names of their cells."""
-    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+def known() -> dict[str, Any]:
+    """The outcomes so far, by the names of their cells; each has the build that it is of."""
+    found: dict[str, Any] = json.loads(STORE.read_text()) if STORE.exists() else {}
     return found
 
 
@@ -63,31 +70,33 @@ def in_order(wanted: Sequence[Cell]) -> list[Cell]:
     return sorted(wanted, key=lambda cell: (ends[cell].root == "new", ends[cell].stuck))
 
 
-def run(wanted: Sequence[Cell], results: dict[str, Any], path: Path) -> None:
+def run(wanted: Sequence[Cell], results: dict[str, Any]) -> None:
     """Run cells, and keep each outcome at once; a guest that is lost is made anew."""
     left = in_order(wanted)
     while left:
         some, left = left[:MOST], left[MOST:]
         with traces.workspace() as work:
             try:
-                with bench(work) as made:
+                with bench(work, cpus=1) as made:
                     while some:
                         cell = some.pop(0)
                         began = time.monotonic()
-                        keep(made.run(cell), results, path)
+                        keep(made.run(cell), results)
             except (AssertionError, Lost, OSError, ValueError) as error:
                 print(error, flush=True)
                 lost = (f"the test lost it: {str(error).partition(chr(10))[0]}",)
                 seconds = time.monotonic() - began
-                keep(Outcome(cell, "?", "?", "", seconds, "", lost), results, path)
+                keep(Outcome(cell, "?", "?", "", seconds, "", lost), results)
                 left = some + left
 
 
-def keep(outcome: Outcome, results: dict[str, Any], path: Path) -> None:
+def keep(outcome: Outcome, results: dict[str, Any]) -> None:
     """Print an outcome, and keep it for the table."""
     print(f"{datetime.now(UTC):%H:%M:%S} {outcome}", flush=True)
-    results[str(outcome.cell)] = outcome._asdict() | {"cell": str(outcome.cell)}
-    path.write_text(json.dumps(results, indent=1) + "\n")
+    name = str(outcome.cell)
+    with KEEPING:
+        results[name] = outcome._asdict() | {"cell": name, "build": build()}
+        record.write_atomically(STORE, json.dumps(results, indent=1) + "\n")
 
 
 def entry(found: Mapping[str, Any] | None) -> str:
@@ -114,9 +123,11 @@ def heading(results: Mapping[str, Any]) -> str:
     """When it was, of how many cells, and what a watchdog there was."""
     wrong = sum(bool(found["wrong"]) for found in results.values())
     armed = f"{cells.WATCHDOG_SEC} s" if cells.HAS_WATCHDOG else "none"
+    earlier = sum(found["build"] != build() for found in results.values())
     return (
-        f"{datetime.now(UTC):%Y-%m-%d}: {len(results)} of {len(faults.matrix())} cells run, "
-        f"{wrong} wrong; {' to '.join(cells.SUITES)} in an emulated machine; watchdog: {armed}.\n"
+        f"{datetime.now(UTC):%Y-%m-%d}, {__version__}: {len(results)} of {len(faults.matrix())} "
+        f"cells run, {wrong} wrong, {earlier} seen with an earlier build; "
+        f"{' to '.join(cells.SUITES)} in an emulated machine; watchdog: {armed}.\n"
     )
 
 
@@ -129,9 +140,15 @@ def publish(text: str) -> None:
 
 def main() -> int:
     """Run what is left to run, print the table and put it into docs/safety.md."""
-    path = store()
-    results = {} if os.environ.get("AGAIN") else known(path)
-    run([cell for cell in chosen() if str(cell) not in results], results, path)
+    results, now = known(), build()
+    wanted = [
+        cell for cell in chosen()
+        if os.environ.get("AGAIN") or results.get(str(cell), {}).get("build") != now
+    ]  # fmt: skip
+    with ThreadPoolExecutor() as pool:
+        parts = ([cell for cell in wanted if cell.strategy == name] for name in STRATEGIES)
+        for _ in pool.map(lambda some: run(some, results), parts):
+            pass
     text = f"{heading(results)}\n{table(results)}"
     publish(text)
     print(text)
