@@ -70,7 +70,7 @@ def in_order(wanted: Sequence[Cell]) -> list[Cell]:
     return sorted(wanted, key=lambda cell: (ends[cell].root == "new", ends[cell].stuck))
 
 
-def run(wanted: Sequence[Cell], results: dict[str, Any]) -> None:
+def run(wanted: Sequence[Cell], results: dict[str, Any], of: str) -> None:
     """Run cells, and keep each outcome at once; a guest that is lost is made anew."""
     left = in_order(wanted)
     while left:
@@ -81,21 +81,21 @@ def run(wanted: Sequence[Cell], results: dict[str, Any]) -> None:
                     while some:
                         cell = some.pop(0)
                         began = time.monotonic()
-                        keep(made.run(cell), results)
+                        keep(made.run(cell), results, of)
             except (AssertionError, Lost, OSError, ValueError) as error:
                 print(error, flush=True)
                 lost = (f"the test lost it: {str(error).partition(chr(10))[0]}",)
                 seconds = time.monotonic() - began
-                keep(Outcome(cell, "?", "?", "", seconds, "", lost), results)
+                keep(Outcome(cell, "?", "?", "", seconds, "", lost), results, of)
                 left = some + left
 
 
-def keep(outcome: Outcome, results: dict[str, Any]) -> None:
-    """Print an outcome, and keep it for the table."""
+def keep(outcome: Outcome, results: dict[str, Any], of: str) -> None:
+    """Print an outcome of a build, and keep it for the table."""
     print(f"{datetime.now(UTC):%H:%M:%S} {outcome}", flush=True)
     name = str(outcome.cell)
     with KEEPING:
-        results[name] = outcome._asdict() | {"cell": name, "build": build()}
+        results[name] = outcome._asdict() | {"cell": name, "build": of}
         record.write_atomically(STORE, json.dumps(results, indent=1) + "\n")
 
 
@@ -147,7 +147,7 @@ def main() -> int:
     ]  # fmt: skip
     with ThreadPoolExecutor() as pool:
         parts = ([cell for cell in wanted if cell.strategy == name] for name in STRATEGIES)
-        for _ in pool.map(lambda some: run(some, results), parts):
+        for _ in pool.map(lambda some: run(some, results, now), parts):
             pass
     text = f"{heading(results)}\n{table(results)}"
     publish(text)
