@@ -22,7 +22,7 @@ SOURCES := $(shell find $(PACKAGED) -name __pycache__ -prune -o -print 2>/dev/nu
 help:
 	@echo 'make demo     upgrade a running system before your eyes'
 	echo 'make test     every tier; one alone: $(TIERS:%=make test-%)'
-	echo 'make test-long   what takes too long for every run: faults, watchdogs, in virtual machines'
+	echo 'make test-long   what takes too long for every run: more of the watchdog, in a virtual machine'
 	echo 'make bench    measure outages in containers; make bench-vm: packets, in a virtual machine'
 	echo 'make soak     a hundred upgrades in a container and ten in a virtual machine, under load'
 	echo 'make fault-matrix   every fault at every place of an upgrade (hours; STRATEGY=, CELLS=)'

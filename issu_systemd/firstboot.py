@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 WANTS = ("usr/lib/systemd/system", "etc/systemd/system")
 LAST = "systemd-update-done.service"  # stamps /etc/.updated and /var/.updated
+ANY = ("ConditionNeedsUpdate=|/etc", "ConditionNeedsUpdate=|/var")
 TIMEOUT_SEC = 300.0
 
 
@@ -36,8 +37,10 @@ def due(root: Path) -> list[str]:
         for link in (root / place).glob("*.target.wants/*.service")
         if "ConditionNeedsUpdate=" in text_of(root, link.name)
     }
+    if not units or not conditions_hold(root, *ANY):
+        return []
     ordered = sorted(units, key=lambda unit: (unit == LAST, unit))
-    return [unit for unit in ordered if conditions_hold(root, unit)]
+    return [unit for unit in ordered if conditions_hold(root, f"--unit={unit}")]
 
 
 def text_of(root: Path, unit: str) -> str:
@@ -49,10 +52,9 @@ def text_of(root: Path, unit: str) -> str:
     return ""
 
 
-def conditions_hold(root: Path, unit: str) -> bool:
-    """What `systemd-analyze condition` of the new root says of the unit."""
-    argv = ["systemd-analyze", "condition", f"--unit={unit}"]
-    return run_inside(root, argv, check=False).returncode == 0
+def conditions_hold(root: Path, *what: str) -> bool:
+    """What `systemd-analyze condition` of the new root says of conditions, or of a --unit=."""
+    return run_inside(root, ["systemd-analyze", "condition", *what], check=False).returncode == 0
 
 
 def perform(root: Path, unit: str) -> bool:

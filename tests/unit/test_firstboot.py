@@ -21,6 +21,8 @@ class Tree:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.false: set[str] = set()
+        self.waits = True
+        self.asked: list[list[str]] = []
         self.ran: list[list[str]] = []
         self.exits: dict[str, int] = {}
 
@@ -38,6 +40,9 @@ class Tree:
     def run_inside(self, root: Path, argv: list[str], **how: Any) -> CompletedProcess[str]:
         assert root == self.root
         if argv[:2] == ["systemd-analyze", "condition"]:
+            self.asked.append(argv[2:])
+            if argv[2:] == [*firstboot.ANY]:
+                return CompletedProcess(argv, int(not self.waits), "", "")
             unit = argv[2].removeprefix("--unit=")
             return CompletedProcess(argv, int(unit in self.false), "", "")
         self.ran.append(argv)
@@ -62,6 +67,14 @@ def test_what_waits_for_an_update_is_due(tree: Tree) -> None:
     for name in ("ldconfig.service", "plain.service"):
         tree.wanted(name)
     assert due(tree.root) == ["ldconfig.service"]
+
+
+def test_where_nothing_waits_no_unit_is_asked(tree: Tree) -> None:
+    tree.unit("a.service")
+    tree.wanted("a.service")
+    tree.waits = False
+    assert due(tree.root) == []
+    assert tree.asked == [[*firstboot.ANY]]
 
 
 def test_what_the_administrator_enabled_counts_too(tree: Tree) -> None:
