@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from . import gate, ipc, mounts, netgate, reap, record, room
+from . import gate, ipc, looping, mounts, netgate, reap, record, room
 from .errors import IssuError
 from .record import Record
 from .settings import Settings
@@ -34,7 +34,7 @@ def note(manager: Manager, story: Record) -> list[Unit]:
     every = manager.units()
     units = [unit for unit in every if unit.active in ("active", "reloading")]
     if not story.way_back:  # there it is what had failed before the upgrade that is taken back
-        story.failed_before = sorted(unit.name for unit in every if unit.active == "failed")
+        story.failed_before = looping.ill(manager)
     passing = {"-.mount", *own_mounts(story)}
     story.default_target = manager.default_target()
     story.before = sorted(unit.name for unit in units if unit.name not in passing)

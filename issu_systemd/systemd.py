@@ -131,12 +131,12 @@ class Manager:
         """Call a method of the manager with arguments of D-Bus signature `sign`."""
         return self._call(_PATH, _MANAGER, method, sign, args)
 
-    def get(self, name: str, sign: str) -> Any:
-        """A property of the manager of D-Bus type `sign`."""
+    def get(self, name: str, sign: str, unit: str = "", interface: str = "Service") -> Any:
+        """A property of D-Bus type `sign`: of the manager, or of an interface of a unit."""
+        path = path_encode(_PATH + b"/unit", unit.encode()) if unit else _PATH
+        of = f"org.freedesktop.systemd1.{interface}".encode() if unit else _MANAGER
         try:
-            return self._bus.get_property(
-                _DESTINATION, _PATH, _MANAGER, name.encode(), sign.encode()
-            )
+            return self._bus.get_property(_DESTINATION, path, of, name.encode(), sign.encode())
         except (DBusBaseError, OSError) as error:
             raise IssuError(f"PID 1 has no property {name}: {_words(error)}") from error
 

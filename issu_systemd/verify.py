@@ -9,7 +9,7 @@ import logging
 import time
 from pathlib import Path
 
-from . import mounts, plan
+from . import looping, mounts, plan
 from .errors import IssuError
 from .phase import Phase
 from .record import Record
@@ -25,8 +25,9 @@ def verify(manager: Manager, story: Record) -> list[str]:
     """Wait until healthy or until the times of [verify] are over; what is wrong."""
     late = not_reached(manager, story)
     return [
-        *late.values(), *not_settled(manager, story, {*late}), *failed(manager, story),
-        *refused_by_programs(story), *kernel_differs(story), *disk_gone(story),
+        *late.values(), *not_settled(manager, story, {*late}), *crashing(manager, story),
+        *failed(manager, story), *refused_by_programs(story), *kernel_differs(story),
+        *disk_gone(story),
     ]  # fmt: skip
 
 
@@ -73,6 +74,13 @@ def entered(manager: Manager, unit: str) -> int | None:
     found = manager.properties(unit)
     up = found["ActiveState"] in (b"active", b"reloading")
     return int(found["ActiveEnterTimestampMonotonic"]) if up else None
+
+
+def crashing(manager: Manager, story: Record) -> list[str]:
+    """Services that crash again and again here, and did not before."""
+    spared = {*story.failed_before, *story.verify_units}
+    ill = looping.found(manager, spared, story.verify_settle_usec)
+    return [f"{unit} crashes again and again, and did not before" for unit in ill]
 
 
 def failed(manager: Manager, story: Record) -> list[str]:

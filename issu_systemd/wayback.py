@@ -280,7 +280,7 @@ def start(reason: str = "asked for by the operator") -> str:
 
     Raises NoSuchJob if there is none, Busy if an upgrade runs.
     """
-    from . import history
+    from . import history, looping
 
     reports = (history.find(id) for id in reversed(history.ids()))
     last = next((one for one in reports if one.get("result") == "accepted"), None)
@@ -288,10 +288,9 @@ def start(reason: str = "asked for by the operator") -> str:
     if last is None or not node:
         raise NoSuchJob("no accepted upgrade can be taken back", hint="issu report")
     with record.lock(), Manager() as manager:
-        failed = [unit.name for unit in manager.units() if unit.active == "failed"]
         ask({
             "of": last["id"], "reason": reason, "reboot": False, "strategy": last["strategy"],
-            "target": node, "settings": {}, "failed_before": failed,
+            "target": node, "settings": {}, "failed_before": looping.ill(manager),
             "verdict_usec": record.now_usec(),
         })  # fmt: skip
     with Manager() as manager:

@@ -234,13 +234,24 @@ class Server:
         return "s", [f'<node><interface name="{MANAGER}">{methods}</interface></node>']
 
     def Get(self, path: str, interface: str, name: str) -> Any:
-        if name != "Version":
+        if name == "Version":
+            return "v", [Variant("s", self.state.version)]
+        if path == TOP:
             raise Refusal("org.freedesktop.DBus.Error.UnknownProperty", f"Unknown {name}")
-        return "v", [Variant("s", self.state.version)]
+        values: dict[str, Any] = {
+            "NRestarts": 0, "SubState": "running", "Result": "success",
+            "ActiveEnterTimestampMonotonic": 0,
+        } | self.state.properties.get(self.unit_of(path), {})  # fmt: skip
+        kind = "s" if isinstance(values[name], str) else "u" if name == "NRestarts" else "t"
+        return "v", [Variant(kind, values[name])]
+
+    def unit_of(self, path: str) -> str:
+        """The unit whose object a path is."""
+        escaped = path.removeprefix(f"{TOP}/unit/")
+        return re.sub("_([0-9a-f]{2})", lambda code: chr(int(code[1], 16)), escaped)
 
     def GetAll(self, path: str, interface: str) -> Any:
-        escaped = path.removeprefix(f"{TOP}/unit/")
-        unit = re.sub("_([0-9a-f]{2})", lambda code: chr(int(code[1], 16)), escaped)
+        unit = self.unit_of(path)
         known = unit in self.state.units
         values: dict[str, Any] = {
             "Id": unit,
@@ -273,9 +284,13 @@ class Server:
 
     def ListUnits(self, path: str) -> Any:
         rows = [
-            [name, f"about {name}", "loaded", active, active, "", f"{TOP}/unit/x", 0, "", "/"]
+            [
+                name, f"about {name}", "loaded", active,
+                self.state.properties.get(name, {}).get("SubState", active),
+                "", f"{TOP}/unit/x", 0, "", "/",
+            ]
             for name, active in self.state.units.items()
-        ]
+        ]  # fmt: skip
         return "a(ssssssouso)", [rows]
 
     def ListJobs(self, path: str) -> Any:

@@ -37,6 +37,10 @@ BAD = {
         {FRAIL: f"{NO_LIMIT}[Service]\nRestart=always\nExecStart=/bin/false\n"},
         "frail.service ",
     ),
+    "another crash-loops": (  # nobody named it, and PID 1 never calls it failed
+        {MORE: f"{NO_LIMIT}[Service]\nRestart=always\nExecStart=/bin/false\n"},
+        "more.service crashes again and again, and did not before",
+    ),
     "dies later": (
         {FRAIL: "[Service]\nExecStart=/bin/sh -c 'sleep 3; exit 3'\n"},
         "frail.service did not stay active for 5 s: it is failed",
