@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from . import continuity, gate, mounts, plan, record, report, uevents
-from .errors import IssuError
+from . import continuity, gate, mounts, plan, record, report, settings, uevents
+from .errors import IssuError, SettingsError
 from .kernelstate import Source
 from .phase import Phase
 from .record import Record
@@ -20,15 +20,42 @@ Times = dict[str, report.UnitTimes]
 def write_history(document: dict[str, Any]) -> None:
     """Keep a report under its id; raises IssuError when it cannot be written.
 
-    The provisional one goes, at once if the disk is full: it has kept the room.
+    The provisional one goes, at once if the disk is full: it has kept the room. So do the oldest,
+    beyond [history] keep.
     """
     path = record.HISTORY / f"{document['id']}.json"
     word = path.with_suffix(record.UNFINISHED)
     try:
         record.write_atomically(path, json.dumps(document, indent=1) + "\n", spare=word)
         word.unlink(missing_ok=True)
+        prune()
     except OSError as error:
         raise IssuError(f"{path}: {error.strerror}") from error
+
+
+def prune() -> None:
+    """Remove the oldest reports beyond [history] keep, but not the last accepted: it leads back.
+
+    Raises OSError.
+    """
+    try:
+        keep = settings.load().reports
+    except SettingsError:
+        return
+    paths = sorted(record.HISTORY.glob("*.json"))
+    old = paths[:-keep]
+    last = next((path for path in reversed(paths) if is_accepted(path)), None) if old else None
+    for path in old:
+        if path != last:
+            path.unlink(missing_ok=True)
+
+
+def is_accepted(path: Path) -> bool:
+    """Whether a report is that of an accepted upgrade."""
+    try:
+        return bool(json.loads(path.read_text())["result"] == "accepted")
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
 
 
 def describe(manager: Manager, story: Record, stopped: Times | None = None) -> dict[str, Any]:

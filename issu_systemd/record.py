@@ -76,7 +76,7 @@ class Record:
     verify_settle_usec: int = 5_000_000
     verify_program_timeout_usec: int = 30_000_000
     verify_continuity: str = "report"
-    failed_before: list[str] = field(default_factory=list)  # failed, or crashed all the time, before release
+    failed_before: list[str] = field(default_factory=list)  # units, before release
     accept_mode: str = "auto"
     accept_timeout_usec: int = 2_700_000_000
     deadline_usec: int | None = None  # of a manual acceptance, CLOCK_BOOTTIME

@@ -63,6 +63,7 @@ class Settings:
     accept_timeout_usec: int = 2_700_000_000
     boot_loader: str = "none"
     hook_timeout_usec: int = 30_000_000
+    reports: int = 100
 
 
 def timespan(text: object) -> int:
@@ -182,6 +183,7 @@ KEYS: dict[tuple[str, str], tuple[str, Callable[[object], Any]]] = {
     ("accept", "timeout"): ("accept_timeout_usec", timespan),
     ("accept", "boot-loader"): ("boot_loader", _one_of(*BOOT_LOADERS)),
     ("accept", "program-timeout"): ("hook_timeout_usec", timespan),
+    ("history", "keep"): ("reports", _count),
 }
 
 

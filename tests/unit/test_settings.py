@@ -50,6 +50,7 @@ EVERY: dict[tuple[str, str], tuple[str, str, Any]] = {
     ("accept", "mode"): ('"manual"', "accept_mode", "manual"),
     ("accept", "timeout"): ('"45min"', "accept_timeout_usec", 45 * MIN),
     ("accept", "boot-loader"): ('"systemd-boot"', "boot_loader", "systemd-boot"),
+    ("history", "keep"): ("7", "reports", 7),
     ("accept", "program-timeout"): ('"10s"', "hook_timeout_usec", 10 * SEC),
 }
 
@@ -97,6 +98,7 @@ def test_defaults_are_the_contract(tmp_path: Path) -> None:
         accept_timeout_usec=45 * MIN,
         boot_loader="none",
         hook_timeout_usec=30 * SEC,
+        reports=100,
     )
 
 
