@@ -18,6 +18,7 @@ from .guest import QUIET, START, UPGRADE_SEC, Guest, guest
 SUITES = ("bookworm", "trixie")
 WATCHDOG_SEC = 30
 HAS_WATCHDOG = hasattr(Settings(), "watchdog_usec")
+BETWEEN_SEC = 120  # from the request, or from one question to the next, whether it runs at all
 LOST_SEC = 80  # for those whose disk is gone to find that out
 HANG_SEC = 2 * WATCHDOG_SEC if HAS_WATCHDOG else 15  # until it is plain that nobody goes on
 SETTINGS = """\
@@ -85,7 +86,7 @@ class Outcome(NamedTuple):
 
 @dataclass
 class Bench:
-    """A guest for cells; `dirty` when a disk was taken from under a file system."""
+    """A guest for cells; `dirty` when a disk was taken from under a file system, or filled."""
 
     guest: Guest
     count: int = 0
@@ -120,7 +121,7 @@ class Bench:
         self.disk = g.run(CLEAN).split()[-1]
         old = g.here()
         other = self.disk if old == g.disks[0] else Path(g.disks[0]).name
-        if self.dirty or cell.fault == "root-full":
+        if self.dirty:
             g.run(TIDY.format(other=other))
         armed = HAS_WATCHDOG and faults.STUCK in faults.expected(cell)
         watchdog = f'watchdog = "{WATCHDOG_SEC}s"' if armed else ""
@@ -130,7 +131,7 @@ class Bench:
         if cell.fault == "io-error":
             g.run(MAP.format(name=name, disk=self.disk))
             target = f"/dev/mapper/{name}"
-        self.dirty = cell.fault in AWAY
+        self.dirty = cell.fault in (*AWAY, "root-full")
         place = "/run" if cell.fault == "run-full" else PLACE.get(cell.phase, "")
         script = faults.SCRIPTS[cell.fault].format(mapped=name, disk=self.disk, place=place)
         if cell.fault == "root-full" and cell.phase == "preflight":
@@ -146,11 +147,16 @@ class Bench:
         return {Path(name).stem for name in self.guest.run("ls /var/lib/issu/history").split()}
 
     def wait_at(self, point: str) -> None:
-        """Wait until a process stands at a point."""
-        try:
-            self.guest.channel.wait("at", point, UPGRADE_SEC)
-        except Lost as error:
-            raise AssertionError(f"{point}: {error}\n{self.guest.tail()}") from None
+        """Wait until a process stands at a point, for as long as there is an upgrade."""
+        while True:
+            try:
+                self.guest.channel.wait("at", point, BETWEEN_SEC)
+            except Lost as error:
+                if self.guest.run(PROBE, check=False).strip() != "ended":
+                    continue
+                why = self.guest.run("issu report", check=False)
+                raise AssertionError(f"{point}: {error}; {why}\n{self.guest.tail()}") from None
+            return
 
     def restart(self, why: str) -> None:
         """Cut the power, and boot as the boot loader does."""
