@@ -146,7 +146,7 @@ def bring_back(manager: Manager, story: Record) -> None:
             manager.call("CancelJob", "u", late.id)
     wanted = [u for u in story.before if u.endswith(BACK) and not u.startswith(LOGIND)]
     jobs = []
-    for unit in sorted(wanted, key=lambda name: name.endswith(".target")):
+    for unit in sorted(wanted, key=in_turn):
         mode = "ignore-requirements" if unit.endswith(".target") else "replace"
         with suppress(IssuError):  # not all may be started by name
             jobs.append(manager.start(unit, mode))
@@ -159,6 +159,11 @@ def bring_back(manager: Manager, story: Record) -> None:
         skipped = found["ConditionTimestampMonotonic"] and not found["ConditionResult"]
         if unit not in active and (gone or (found["CanStart"] and not skipped)):
             story.find("not-back", "warn", f"{unit} did not come back", f"systemctl status {unit}")
+
+
+def in_turn(unit: str) -> tuple[bool, bool]:
+    """Sorts sockets first, which do not start beside their service, and targets last."""
+    return unit.endswith(".target"), not unit.endswith(".socket")
 
 
 def accept(manager: Manager, story: Record, troubles: list[str]) -> None:

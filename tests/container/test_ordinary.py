@@ -105,9 +105,9 @@ def test_installation(tmp_path: Path, suite: str) -> None:
         out = machine.path("/root/out")
         out.mkdir()
         trace = machine.run(["sh", "-x", GENERATOR, "/root/out", "/root/out", "/root/out"])
-        assert trace.stderr == "+ [ -e /run/issu/in-progress ]\n+ exit 0\n"  # both built in
+        assert trace.stderr == "+ [ -s /run/issu/in-progress ]\n+ exit 0\n"  # both built in
         assert list(out.iterdir()) == []
-        machine.path("/run/issu/in-progress").touch()
+        machine.path("/run/issu/in-progress").write_text("x\n")
         machine.run([GENERATOR, "/root/out", "/root/out", "/root/out"])
         wanted = {path.name for path in out.rglob("*.wants/*")}
         assert "issu-arrive.service" in wanted
