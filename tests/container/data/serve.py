@@ -4,6 +4,7 @@ import os
 import select
 import signal
 import socket
+from contextlib import suppress
 
 listening = socket.socket(fileno=3)  # sd_listen_fds(3)
 told, tell = os.pipe()
@@ -12,5 +13,5 @@ signal.set_wakeup_fd(tell)
 signal.signal(signal.SIGTERM, lambda *_: None)
 while told not in select.select([listening, told], [], [])[0]:
     connection, _ = listening.accept()
-    with connection:
+    with connection, suppress(ConnectionError):  # who asked has given up
         connection.sendall(b"served\n")
