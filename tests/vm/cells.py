@@ -109,6 +109,9 @@ class Bench:
         if stuck:
             self.restart("stuck: reset by hand")
             self.wait_end(UPGRADE_SEC)
+        elif not self.tells():
+            stuck = True
+            self.restart("runs from memory alone: reset by hand")
         seconds = time.monotonic() - begin
         return self.judge(cell, old, before, seconds, stuck=stuck)
 
@@ -181,6 +184,12 @@ class Bench:
             with suppress(Lost, OSError):
                 if self.guest.run(PROBE, 5, check=False).strip() == "ended":
                     return True
+        return False
+
+    def tells(self) -> bool:
+        """Whether the machine can tell of the upgrade; not if its disk is gone."""
+        with suppress(Lost, OSError, ValueError):
+            return bool(json.loads(self.guest.run("issu report --json=short", check=False)))
         return False
 
     def judge(
