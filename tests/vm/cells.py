@@ -19,7 +19,7 @@ SUITES = ("bookworm", "trixie")
 WATCHDOG_SEC = 30
 HAS_WATCHDOG = hasattr(Settings(), "watchdog_usec")
 BETWEEN_SEC = 120  # from the request, or from one question to the next, whether it runs at all
-LOST_SEC = 80  # for those whose disk is gone to find that out
+LOST_SEC = 240  # for those whose disk is gone to find that out, and to reset the machine
 HANG_SEC = 2 * WATCHDOG_SEC if HAS_WATCHDOG else 15  # until it is plain that nobody goes on
 SETTINGS = """\
 [switch]
