@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from . import events, log, oldroot, record
+from . import events, lastresort, log, oldroot, record
 from .errors import IssuError
 from .events import Event
 from .phase import Phase
@@ -28,6 +28,9 @@ def main() -> int:
     try:
         status = 0
         with record.lock(wait=True, meanwhile=ready):  # an agent at work must find us started
+            is_at_work = record.RECORD.exists() or record.WAY_BACK.exists()
+            if is_at_work and lastresort.count() > lastresort.TRIES:
+                lastresort.reboot()
             if record.RECORD.exists():
                 story = record.load()
                 log.setup(story.id)

@@ -22,6 +22,7 @@ from . import (
     facts,
     gate,
     hooks,
+    lastresort,
     log,
     netgate,
     outcome,
@@ -217,7 +218,7 @@ def finish(manager: Manager, story: Record, stopped: outcome.Times | None = None
         outcome.write_history(document)
     except IssuError as error:  # a full disk must not keep the upgrade from its end
         logger.error("there will be no report: %s", error)
-    leftovers = (record.REACHED, record.VERDICT, room.place())
+    leftovers = (record.REACHED, record.VERDICT, room.place(), lastresort.path())
     for path in (*leftovers, record.RECORD):
         path.unlink(missing_ok=True)
     events.tell_end(story)

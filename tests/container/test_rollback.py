@@ -217,3 +217,26 @@ def test_a_way_back_that_fails_reboots(tmp_path: Path, how: str) -> None:
             assert "asked for by the operator" in there
             assert '"result": "failed"' in back
             assert "the machine reboots" in back
+
+
+def dying(root: Path) -> None:
+    """Let whoever looks whether the new root is healthy die of it."""
+    place = root / "usr/lib/python3/dist-packages/issu_systemd/verify.py"
+    text, head = place.read_text(), "    late = not_reached(manager, story)\n"
+    assert head in text
+    place.write_text(text.replace(head, f'    raise OSError(5, "Input/output error")\n{head}'))
+
+
+@pytest.mark.parametrize("strategy", ["halt", "live"])
+def test_an_arrival_that_dies_again_and_again_reboots(tmp_path: Path, strategy: str) -> None:
+    """A new root whose disk is gone, say. What was left on the old one tells of it."""
+
+    def choose(root: Path) -> None:
+        write_settings(root, f'[switch]\nstrategy = "{strategy}"\n')
+
+    with element(tmp_path, in_source=choose, in_target=dying) as e:
+        assert e.start()[0] == 0
+        assert e.machine.wait_exit(120) == box.REBOOT
+    with loop.mounted(tmp_path / "a.img") as root:
+        [word] = (root / "var/lib/issu/history").iterdir()
+        assert word.suffix == ".unfinished"
