@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap  # not only where it is used: the disk may be gone by then
 import os
 import re
 import stat
@@ -177,8 +178,6 @@ def sync(point: Path) -> None:
 
 def read_device(node: str) -> None:
     """Read the start of a block device past the page cache, see open(2); raises OSError."""
-    import mmap
-
     fd = os.open(node, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
     try:
         with mmap.mmap(-1, mmap.PAGESIZE) as page:

@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 # Read as a whole: PID 1, its helpers and generators, unit files, settings, and what maps names.
 ALWAYS = ("usr/lib/systemd", "usr/lib/udev/rules.d", "usr/lib/tmpfiles.d", "etc")
 LIBRARIES = "usr/lib/*/libnss_*.so*"
+# Of what arrives there, and goes back if the disk is gone.
+PYTHON = ("usr/lib/python3*/**/*.pyc", "usr/lib/python3*/lib-dynload/*.so", "usr/lib/issu/*")
 SHELLS = ("/usr/bin/sh", "/usr/bin/python3", "/usr/bin/journalctl", "/usr/bin/systemd-tmpfiles")
 _LIBRARY = re.compile(r"(/\S+) \(0x")
 
@@ -40,9 +42,7 @@ def files(root: Path) -> list[Path]:
     programs = {*SHELLS, *newroot.commands(root)}
     paths = {resolve(root, path) for path in {*programs, *libraries(root, frozenset(programs))}}
     paths |= {p for name in ALWAYS for p in (root / name).rglob("*")}
-    paths |= set(root.glob(LIBRARIES))
-    if any("python3" in first_bytes(resolve(root, program)) for program in programs):
-        paths |= set(root.glob("usr/lib/python3*/**/*.pyc"))
+    paths |= {path for pattern in (LIBRARIES, *PYTHON) for path in root.glob(pattern)}
     return sorted(paths)
 
 
@@ -58,15 +58,6 @@ def forget() -> None:
     """Ask again next time: another tree may be mounted at the same place."""
     newroot.forget()
     libraries.cache_clear()
-
-
-def first_bytes(path: Path) -> str:
-    """The start of a file, where an interpreter is named; "" if it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return file.read(64).decode("ascii", "replace")
-    except OSError:
-        return ""
 
 
 def read(path: Path) -> int:
