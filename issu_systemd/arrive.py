@@ -142,8 +142,7 @@ def finish(story: Record) -> None:
     """Wait until the system is healthy and end the upgrade, or begin the way back."""
     from . import room, settle, systemd, verdict, verify, wayback
 
-    with suppress(OSError):  # full, and there is nothing to be done
-        room.reserve()
+    room.reserve_again()
     if story.phase is not Phase.ACCEPT:
         with systemd.Manager() as manager:
             troubles = verify.verify(manager, story)

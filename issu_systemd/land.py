@@ -19,6 +19,7 @@ from . import (
     plan,
     record,
     restart,
+    room,
     settle,
     systemd,
     verdict,
@@ -129,6 +130,7 @@ def bring_up(manager: Manager, story: Record) -> list[str]:
     deadline = time.monotonic() + story.verify_timeout_usec / 1_000_000
     start_missing(manager, manager.default_target(), deadline)
     manager.wait_until(lambda: not manager.jobs(), deadline)
+    room.reserve_again()
     troubles = restart.settled(manager, work(story, 0), story.settle_usec)
     return verify.verify(manager, story) + [tell(story, trouble) for trouble in troubles]
 

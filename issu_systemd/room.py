@@ -39,6 +39,12 @@ def reserve(size: int = SIZE) -> None:
             raise
 
 
+def reserve_again() -> None:
+    """Keep it once more, when the services have come up with what it left them; if it is there."""
+    with suppress(OSError):
+        reserve()
+
+
 def kept() -> int:
     """How many bytes are kept now."""
     try:
