@@ -187,9 +187,9 @@ class Bench:
         return False
 
     def tells(self) -> bool:
-        """Whether the machine can tell of the upgrade; not if its disk is gone."""
-        with suppress(Lost, OSError, ValueError):
-            return bool(json.loads(self.guest.run("issu report --json=short", check=False)))
+        """Whether the machine can be asked; not if its disk is gone, whatever is in memory."""
+        with suppress(Lost, OSError, ValueError, AssertionError):
+            return bool(self.reports() and json.loads(self.guest.run("issu report --json=short")))
         return False
 
     def judge(
