@@ -28,15 +28,17 @@ def quote(argv: Argv) -> str:
 
 
 def wake(*_: object) -> None:
-    """Let children of ours go on that have stopped; on SIGCHLD, installed below.
+    """Let a nsenter(1) of ours go on that has stopped; on SIGCHLD, installed below.
 
-    PID 1 stops every process for an instant when it changes roots, with SIGSTOP. nsenter(1), seeing
-    its child stopped, stops itself, outside of PID 1's reach, and nobody would continue it.
+    PID 1 stops every process for an instant when it changes roots, with SIGSTOP. nsenter, seeing
+    its child stopped, stops itself, outside of PID 1's reach, and nobody would continue it. What a
+    test stops is another program.
     """
     with suppress(ChildProcessError):
         while found := os.waitid(os.P_ALL, 0, os.WSTOPPED | os.WNOHANG):
-            with suppress(ProcessLookupError):
-                os.kill(found.si_pid, signal.SIGCONT)
+            with suppress(OSError):
+                if Path(f"/proc/{found.si_pid}/comm").read_text() == "nsenter\n":
+                    os.kill(found.si_pid, signal.SIGCONT)
 
 
 signal.signal(signal.SIGCHLD, wake)
