@@ -28,6 +28,14 @@ def answer(monkeypatch: pytest.MonkeyPatch, text: str) -> list[list[str]]:
     return asked
 
 
+def lay(top: Path, files: dict[str, int]) -> None:
+    """Files of these sizes, in bytes, below `top`."""
+    for name, size in files.items():
+        path = top / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * size)
+
+
 @pytest.mark.parametrize("version", ["252", "257"])
 def test_the_libraries_of_programs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
@@ -62,10 +70,7 @@ def test_warm_reads_programs_libraries_and_settings(
         "usr/lib/systemd/system/nginx.service": 30,
         "etc/hostname": 4,
     }
-    for name, size in files.items():
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x" * size)
+    lay(tmp_path, files)
     (tmp_path / "usr/share").mkdir()
     (tmp_path / "usr/share/unread").write_bytes(b"x" * 50_000)
     plan, ldd = ((DATA / name).read_text() for name in ("systemd-test-257.txt", "ldd-257.txt"))
@@ -81,9 +86,6 @@ def test_python_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         "usr/lib/python3.13/lib-dynload/mmap.cpython-313-x86_64-linux-gnu.so": 7,
         "usr/lib/python3.13/x.py": 50_000,
     }
-    for name, size in files.items():
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x" * size)
+    lay(tmp_path, files)
     answer(monkeypatch, "")
     assert warm.warm(tmp_path) == 137

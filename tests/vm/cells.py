@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -236,10 +236,3 @@ def bench(work: Path, cpus: int = 2) -> Iterator[Bench]:
         work, SUITES, customize=setup, ready=START + QUIET, cpus=cpus, options="-no-reboot"
     ) as g:
         yield Bench(g)
-
-
-def run_all(work: Path, cells: Sequence[Cell], cpus: int = 2) -> Iterator[Outcome]:
-    """Each cell in turn in one guest."""
-    with bench(work, cpus) as made:
-        for cell in cells:
-            yield made.run(cell)

@@ -31,13 +31,11 @@ from .channel import Lost
 from .faults import FAULTS, PHASES, STRATEGIES, Cell
 
 KEEPING = threading.Lock()
+STORE = cache.directory() / "faults.json"
 SAFETY = Path("docs/safety.md")
 BEGIN, END = "<!-- fault matrix -->", "<!-- end -->"
 MOST = 12  # cells in a guest: what one has spoilt ends with it
 HEADS = {**{phase: phase for phase in PHASES}, **faults.TITLES}
-
-
-STORE = cache.directory() / "faults.json"
 
 
 def build() -> str:
